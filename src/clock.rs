@@ -1,0 +1,130 @@
+//! The only reader of time.
+//!
+//! [`Clock`] is wall time anchored to the runtime's monotonic clock, so that tokio's paused clock moves it too.
+//! Every 10 s the anchor is compared with the system's wall clock: a forward jump (a suspended machine) moves
+//! this clock forward and ages everything; a backward one is ignored until real time has caught up.
+//!
+//! Invariant: [`Clock::now`] never goes backwards, so nothing ever becomes younger.
+//! Not here: lifetimes and ages (`cache::freshness`); deadlines, which are tokio's timers.
+#![expect(clippy::disallowed_methods, reason = "this is the one file that reads time")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// How often the anchor is compared with the system's wall clock.
+const ANCHOR_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Wall time that never goes backwards; cheap to clone and to read.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    shared: Arc<Anchor>,
+}
+
+#[derive(Debug)]
+struct Anchor {
+    origin: Instant,
+    /// Microseconds since the Unix epoch at `origin`; only ever grows.
+    epoch_at_origin: AtomicU64,
+    /// Microseconds since `origin` when the system's clock was last read.
+    last_check: AtomicU64,
+}
+
+impl Clock {
+    /// Starts a clock at the system's present wall time.
+    pub fn start() -> Self {
+        let epoch = micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        Self {
+            shared: Arc::new(Anchor {
+                origin: Instant::now(),
+                epoch_at_origin: AtomicU64::new(epoch),
+                last_check: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Returns the present wall time, with a resolution of a microsecond.
+    pub fn now(&self) -> SystemTime {
+        let elapsed = self.elapsed();
+        let last = self.shared.last_check.load(Ordering::Relaxed);
+        if elapsed.saturating_sub(last) >= micros(ANCHOR_INTERVAL) {
+            self.shared.last_check.store(elapsed, Ordering::Relaxed);
+            let wall = micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+            self.shared.epoch_at_origin.fetch_max(wall.saturating_sub(elapsed), Ordering::Relaxed);
+        }
+        let epoch = self.shared.epoch_at_origin.load(Ordering::Relaxed);
+        UNIX_EPOCH + Duration::from_micros(epoch.saturating_add(elapsed))
+    }
+
+    /// Returns how long this clock has run: the process's uptime when it was started first thing.
+    pub fn uptime(&self) -> Duration {
+        Duration::from_micros(self.elapsed())
+    }
+
+    fn elapsed(&self) -> u64 {
+        micros(self.shared.origin.elapsed())
+    }
+
+    /// Moves the anchor as a forward jump of the system's clock would.
+    #[cfg(test)]
+    fn jump(&self, forward: Duration) {
+        self.shared.epoch_at_origin.fetch_add(micros(forward), Ordering::Relaxed);
+    }
+}
+
+/// Starts measuring how long something takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts the watch.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Returns the time since the start.
+    pub fn read(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Returns `duration` in whole microseconds, saturating.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_paused_clock_of_tokio_moves_it() {
+        let clock = Clock::start();
+        let before = clock.now();
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        assert!(clock.now().duration_since(before).unwrap() >= Duration::from_hours(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backward_step_of_the_system_clock_makes_nothing_younger() {
+        // Paused time runs far ahead of the system's clock: to the anchor check this looks like a backward step.
+        let clock = Clock::start();
+        let mut last = clock.now();
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            let now = clock.now();
+            assert!(now.duration_since(last).unwrap() >= Duration::from_mins(1));
+            last = now;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forward_jump_ages_everything() {
+        let clock = Clock::start();
+        let before = clock.now();
+        clock.jump(Duration::from_hours(2));
+        assert!(clock.now().duration_since(before).unwrap() >= Duration::from_hours(2));
+    }
+}

@@ -1,0 +1,386 @@
+//! The configuration as plain data: every option, its type, and nothing that acts.
+//!
+//! [`load`] reads it (embedded defaults, file, environment, command line) and reports every problem at once.
+//! What each option means, its unit, default and environment name stand in `config/default.toml`, which is
+//! embedded; a test holds that file and these types together, so the fields here carry one sentence each.
+//!
+//! Invariants: a [`Config`] that came out of [`load`] has passed validation; no secret in it can be printed.
+//! Not here: anything of ours. Rooms take their own section.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+pub mod load;
+
+/// The whole configuration.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where clients reach this proxy: `scheme://authority`; empty means the authority a request came in on.
+    pub public_url: String,
+    /// Key for partitions and fingerprints; empty means a random one per process.
+    pub secret: Secret,
+    /// File that holds the secret instead.
+    pub secret_file: PathBuf,
+    /// Which paths outside `/api/0/organizations/` are passed through, uncached.
+    pub passthrough: PassThrough,
+    /// What happens to cookies when a credential is present.
+    pub cookies: Cookies,
+    /// The listener for clients.
+    pub listen: ListenConfig,
+    /// The listener for operators.
+    pub admin: AdminConfig,
+    /// Where requests are forwarded to, and how long that may take.
+    pub upstream: UpstreamConfig,
+    /// What is stored, and for how long.
+    pub cache: CacheConfig,
+    /// What is rewritten in answers besides `Link` and `Location`.
+    pub rewrite: RewriteConfig,
+    /// How much upstream may be asked.
+    pub budget: BudgetConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// How the process ends.
+    pub shutdown: ShutdownConfig,
+}
+
+/// A text that is never printed or serialized.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Wraps a secret text.
+    pub fn new(text: String) -> Self {
+        Self(SecretString::from(text))
+    }
+
+    /// Returns the text itself, for deriving keys and comparing.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// Returns whether no secret is set.
+    pub fn is_empty(&self) -> bool {
+        self.expose().is_empty()
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.is_empty() { "" } else { "[redacted]" })
+    }
+}
+
+/// Which paths outside `/api/0/organizations/` are passed through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub enum PassThrough {
+    /// None: everything else is 404.
+    #[serde(rename = "none")]
+    None,
+    /// Everything under `/api/0/`.
+    #[serde(rename = "api")]
+    Api,
+    /// Everything under `/api/0/` and `/oauth/`.
+    #[serde(rename = "api+oauth")]
+    ApiAndOauth,
+}
+
+/// What happens to `Cookie` and `Set-Cookie` when a credential is present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cookies {
+    /// Neither is carried; the request stays cacheable.
+    Strip,
+    /// Both are carried; requests with a cookie are not cached.
+    Pass,
+}
+
+/// The listener for clients.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenConfig {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Networks whose `Forwarded` and `X-Forwarded-*` fields count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a new connection may stay silent.
+    #[serde(with = "humantime_serde")]
+    pub first_byte_timeout: Duration,
+    /// How long a request's head may take, and how long a connection may idle between requests.
+    #[serde(with = "humantime_serde")]
+    pub header_read_timeout: Duration,
+    /// Longest request target, in bytes.
+    pub max_target_bytes: usize,
+    /// Most connections at a time; more wait in the kernel's queue.
+    pub max_connections: usize,
+}
+
+/// The listener for operators.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Token that operators send as `Authorization: Bearer`; required when the address is not loopback.
+    pub token: Secret,
+}
+
+/// Where requests are forwarded to, and how long that may take.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamConfig {
+    /// Name of the region under `regions`.
+    pub region: String,
+    /// URL that overrides the region; empty means none.
+    pub url: String,
+    /// Known regions: name to URL.
+    pub regions: BTreeMap<String, String>,
+    /// Further hosts that Sentry may name in `Link`, such as a self-hosted server's `system.url-prefix`.
+    pub link_hosts: Vec<String>,
+    /// Which root certificates are trusted.
+    pub roots: Roots,
+    /// PEM file of further root certificates; empty means none.
+    pub ca_file: PathBuf,
+    /// How long connecting may take, TLS included.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long upstream may take from the request's last byte to the answer's head.
+    #[serde(with = "humantime_serde")]
+    pub first_byte_timeout: Duration,
+    /// How long upstream's body may pause.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// How long a whole exchange may take, both bodies included.
+    #[serde(with = "humantime_serde")]
+    pub total_timeout: Duration,
+    /// How long an unused connection is kept.
+    #[serde(with = "humantime_serde")]
+    pub pool_idle_timeout: Duration,
+}
+
+/// Which root certificates are trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Roots {
+    /// The operating system's.
+    System,
+    /// Mozilla's, as built into the binary.
+    Bundled,
+}
+
+/// What is stored, and for how long.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Most bytes of stored responses, keys and indexes included.
+    pub max_bytes: ByteSize,
+    /// Largest body that is stored.
+    pub max_response_bytes: ByteSize,
+    /// Most bytes of bodies on their way into the store at a time.
+    pub max_in_flight_bytes: ByteSize,
+    /// Which stored response makes room when the store is full.
+    pub eviction: Eviction,
+    /// Whether requests without a credential share one partition.
+    pub anonymous: bool,
+    /// Whether clients' `Cache-Control` counts.
+    pub client_directives: ClientDirectives,
+    /// What clients are told about reuse.
+    pub downstream: Downstream,
+    /// Whether the built-in rules follow the configured ones.
+    pub default_rules: bool,
+    /// What an unsafe request invalidates.
+    pub invalidation: InvalidationScope,
+    /// How long after a write its subjects are fresh for at most a second.
+    #[serde(with = "humantime_serde")]
+    pub settle: Duration,
+    /// How long a 404 or 410 on a route with a class is fresh.
+    #[serde(with = "humantime_serde")]
+    pub negative_fresh_for: Duration,
+    /// How long a passenger waits for a flight.
+    #[serde(with = "humantime_serde")]
+    pub flight_timeout: Duration,
+    /// Named sets of lifetimes.
+    pub classes: BTreeMap<String, ClassConfig>,
+    /// Ordered rules: the first whose route matches decides.
+    #[serde(default)]
+    pub rules: Vec<RuleConfig>,
+}
+
+/// Which stored response makes room when the store is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Eviction {
+    /// The least recently used one.
+    Lru,
+    /// The least frequently used one; newcomers may be turned away.
+    TinyLfu,
+}
+
+/// Whether clients' `Cache-Control` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientDirectives {
+    /// RFC 9111 §5.2.1 is obeyed.
+    Honour,
+    /// They are read as absent.
+    Ignore,
+}
+
+/// What clients are told about reuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Downstream {
+    /// `private, no-cache`: come back and get a cheap 304.
+    Revalidate,
+    /// `private, max-age` of what is left of the lifetime.
+    Lifetime,
+}
+
+/// What an unsafe request invalidates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InvalidationScope {
+    /// What Sentry's writes are known to change, for every credential.
+    Sentry,
+    /// Only the target, `Location` and `Content-Location` (RFC 9111 §4.4).
+    Rfc,
+}
+
+/// A named set of lifetimes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassConfig {
+    /// Freshness lifetime where upstream states none; absent means RFC 9111 alone, heuristics included.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub fresh_for: Option<Duration>,
+    /// How long past its lifetime a response is reused while it is refreshed in the background.
+    #[serde(default, with = "humantime_serde")]
+    pub stale_while_revalidate: Duration,
+    /// How long past its lifetime a response is reused when upstream fails.
+    #[serde(default, with = "humantime_serde")]
+    pub stale_if_error: Duration,
+}
+
+/// A rule: which routes, and what holds for them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// Route template: `{name}` stands for one segment, `{*rest}` for the rest.
+    pub route: String,
+    /// Class that applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Neither stored nor collapsed.
+    #[serde(default)]
+    pub never: bool,
+    /// Whether the class wins over upstream's own directives.
+    #[serde(default, rename = "override")]
+    pub overrides: bool,
+}
+
+/// What is rewritten in answers besides `Link` and `Location`.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewriteConfig {
+    /// Whether region URLs in bodies point back here.
+    pub region_urls: bool,
+}
+
+/// How much upstream may be asked.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetConfig {
+    /// Whether forwards are limited at all.
+    pub enabled: bool,
+    /// Longest a request may queue for upstream capacity.
+    #[serde(with = "humantime_serde")]
+    pub max_wait: Duration,
+    /// Most requests upstream at a time.
+    pub max_concurrent: usize,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// Least severe level that is logged.
+    pub level: LogLevel,
+    /// Shape of a line.
+    pub format: LogFormat,
+    /// Which requests get a line.
+    pub requests: LogRequests,
+}
+
+/// Least severe level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Failures that need somebody.
+    Error,
+    /// And what is wrong but handled.
+    Warn,
+    /// And forwards, writes, refusals, start and stop.
+    Info,
+    /// And each step.
+    Debug,
+}
+
+/// Shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Which requests get a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogRequests {
+    /// Forwards, refusals and errors; hits are only counted.
+    Forwards,
+    /// Every request.
+    All,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownConfig {
+    /// How long requests that were accepted may take after the signal; then they are answered with 503.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where the value came from: a file's path, an environment variable, a flag; empty when not known.
+    pub source: String,
+    /// Key in dotted form, as in `cache.classes.slow.fresh_for`.
+    pub key: String,
+    /// What was expected there, and never the value of a secret.
+    pub expected: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.source.is_empty() {
+            write!(formatter, "{}: ", self.source)?;
+        }
+        write!(formatter, "{}: {}", self.key, self.expected)
+    }
+}
