@@ -4,7 +4,7 @@
 //! What each option means, its unit, default and environment name stand in `config/default.toml`, which is
 //! embedded; a test holds that file and these types together, so the fields here carry one sentence each.
 //!
-//! Invariants: a [`Config`] that came out of [`load`] has passed validation; no secret in it can be printed.
+//! Invariants: a [`Config`] that came out of [`load::load`] has passed validation; no secret in it can be printed.
 //! Not here: anything of ours. Rooms take their own section.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,11 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+pub mod describe;
+pub mod layer;
 pub mod load;
+pub mod shape;
+pub mod validate;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -53,7 +57,7 @@ pub struct Config {
 }
 
 /// A text that is never printed or serialized.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(SecretString);
 
@@ -71,6 +75,12 @@ impl Secret {
     /// Returns whether no secret is set.
     pub fn is_empty(&self) -> bool {
         self.expose().is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.is_empty() { "[empty]" } else { "[redacted]" })
     }
 }
 
@@ -132,6 +142,8 @@ pub struct AdminConfig {
     pub address: SocketAddr,
     /// Token that operators send as `Authorization: Bearer`; required when the address is not loopback.
     pub token: Secret,
+    /// File that holds the token instead.
+    pub token_file: PathBuf,
 }
 
 /// Where requests are forwarded to, and how long that may take.
@@ -182,10 +194,13 @@ pub enum Roots {
 #[serde(deny_unknown_fields)]
 pub struct CacheConfig {
     /// Most bytes of stored responses, keys and indexes included.
+    #[serde(serialize_with = "serialize_exactly")]
     pub max_bytes: ByteSize,
     /// Largest body that is stored.
+    #[serde(serialize_with = "serialize_exactly")]
     pub max_response_bytes: ByteSize,
     /// Most bytes of bodies on their way into the store at a time.
+    #[serde(serialize_with = "serialize_exactly")]
     pub max_in_flight_bytes: ByteSize,
     /// Which stored response makes room when the store is full.
     pub eviction: Eviction,
@@ -213,6 +228,16 @@ pub struct CacheConfig {
     /// Ordered rules: the first whose route matches decides.
     #[serde(default)]
     pub rules: Vec<RuleConfig>,
+}
+
+/// Writes a size in the largest unit that loses nothing, as in `256MiB`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `serialize_with` hands over a reference")]
+fn serialize_exactly<S: serde::Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let bytes = size.as_u64();
+    let divides = |(unit, _): &(u64, &str)| bytes > 0 && bytes.is_multiple_of(*unit);
+    let (unit, name) = UNITS.into_iter().find(divides).unwrap_or((1, "B"));
+    serializer.collect_str(&format_args!("{}{name}", bytes / unit))
 }
 
 /// Which stored response makes room when the store is full.
@@ -370,7 +395,7 @@ pub struct ShutdownConfig {
 pub struct Problem {
     /// Where the value came from: a file's path, an environment variable, a flag; empty when not known.
     pub source: String,
-    /// Key in dotted form, as in `cache.classes.slow.fresh_for`.
+    /// Key in dotted form, as in `cache.classes.slow.fresh_for`; empty when it is about the whole source.
     pub key: String,
     /// What was expected there, and never the value of a secret.
     pub expected: String,
@@ -378,9 +403,11 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.source.is_empty() {
-            write!(formatter, "{}: ", self.source)?;
+        for place in [&self.source, &self.key] {
+            if !place.is_empty() {
+                write!(formatter, "{place}: ")?;
+            }
         }
-        write!(formatter, "{}: {}", self.key, self.expected)
+        formatter.write_str(&self.expected)
     }
 }

@@ -1,0 +1,386 @@
+//! What the values of a configuration must satisfy beyond their types, alone and together.
+//!
+//! Invariant: pure; every rule that is broken is found, not only the first.
+//! Not here: types and unknown keys (`load`); the grammar of route templates (`routes::compile`).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::Uri;
+use http::uri::Authority;
+
+use crate::config::describe::found_text;
+use crate::config::{CacheConfig, Config, RuleConfig};
+
+/// Shortest secret, in characters.
+const MIN_SECRET: usize = 32;
+/// Shortest token of the admin listener, in characters.
+const MIN_TOKEN: usize = 16;
+/// Longest duration: a year, which is as good as forever to a cache, and cannot overflow a clock.
+const MAX_DURATION: Duration = Duration::from_hours(366 * 24);
+/// Largest number of connections or requests: more than any process can hold.
+const MAX_COUNT: usize = 1_000_000;
+
+/// A rule that is broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The keys whose values break it together; the first is the one to change.
+    pub keys: Vec<String>,
+    /// What was expected.
+    pub expected: String,
+}
+
+impl Finding {
+    /// Returns a finding about the values of `keys`.
+    pub fn of(keys: &[&str], expected: String) -> Self {
+        Self { keys: keys.iter().map(|key| (*key).to_owned()).collect(), expected }
+    }
+
+    /// Returns whether this is about `key`, something in it, or a section that holds it.
+    pub fn is_about(&self, key: &str) -> bool {
+        let is_within = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        !key.is_empty() && self.keys.iter().any(|own| is_within(own, key) || is_within(key, own))
+    }
+}
+
+/// Returns every rule that `config` breaks.
+pub fn findings(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    secrets(config, &mut findings);
+    urls(config, &mut findings);
+    addresses(config, &mut findings);
+    durations(config, &mut findings);
+    amounts(config, &mut findings);
+    for (index, rule) in config.cache.rules.iter().enumerate() {
+        findings.extend(rule_finding(index, rule, &config.cache));
+    }
+    findings
+}
+
+fn secrets(config: &Config, findings: &mut Vec<Finding>) {
+    let secret = config.secret.expose();
+    if !secret.is_empty() && secret.chars().count() < MIN_SECRET {
+        let expected = format!("expected a secret of at least {MIN_SECRET} characters, or an empty one");
+        findings.push(Finding::of(&["secret", "secret_file"], expected));
+    }
+    let token = config.admin.token.expose();
+    let is_sendable = token.bytes().all(|byte| byte.is_ascii_graphic());
+    if !token.is_empty() && (token.len() < MIN_TOKEN || !is_sendable) {
+        let expected =
+            format!("expected a token of at least {MIN_TOKEN} visible ASCII characters without spaces");
+        findings.push(Finding::of(&["admin.token", "admin.token_file"], expected));
+    }
+}
+
+fn urls(config: &Config, findings: &mut Vec<Finding>) {
+    let upstream = &config.upstream;
+    for (key, url) in [("public_url", &config.public_url), ("upstream.url", &upstream.url)] {
+        if !url.is_empty() {
+            findings.extend(url_finding(key, url));
+        }
+    }
+    for (name, url) in &upstream.regions {
+        findings.extend(url_finding(&format!("upstream.regions.{name}"), url));
+    }
+    if upstream.url.is_empty() && !upstream.regions.contains_key(&upstream.region) {
+        let known: Vec<&str> = upstream.regions.keys().map(String::as_str).collect();
+        let found = found_text(&upstream.region);
+        let expected = format!("expected the name of a region, one of {}{found}", known.join(", "));
+        findings.push(Finding::of(&["upstream.region", "upstream.regions"], expected));
+    }
+    for (index, host) in upstream.link_hosts.iter().enumerate() {
+        if !is_authority(host) {
+            let expected = format!(
+                "expected a host, perhaps with a port, such as \"sentry.example\"{}",
+                found_text(host)
+            );
+            findings.push(Finding::of(&[&format!("upstream.link_hosts.{index}")], expected));
+        }
+    }
+}
+
+fn url_finding(key: &str, url: &str) -> Option<Finding> {
+    let expected = format!(
+        "expected an http or https URL without path, query or user, such as \"https://sentry.io\"{}",
+        found_text(url)
+    );
+    (!is_base_url(url)).then(|| Finding::of(&[key], expected))
+}
+
+/// Returns whether `text` is a scheme that we speak and an authority, and nothing else but a slash.
+fn is_base_url(text: &str) -> bool {
+    // `http::Uri` drops a fragment without a word.
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.authority().is_some_and(|authority| is_authority(authority.as_str()))
+        && uri.path() == "/"
+        && uri.query().is_none()
+        && !text.contains(['#', '?'])
+}
+
+/// Returns whether `text` is a host with or without a port, and without a user.
+fn is_authority(text: &str) -> bool {
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    let is_port_sound = authority.host().len() == text.len() || authority.port_u16().is_some();
+    !text.contains('@') && !authority.host().is_empty() && is_port_sound
+}
+
+fn addresses(config: &Config, findings: &mut Vec<Finding>) {
+    let (listen, admin) = (config.listen.address, config.admin.address);
+    if is_clash(listen, admin) {
+        let expected = format!(
+            "expected addresses that differ, found listen.address {listen} and admin.address {admin}"
+        );
+        findings.push(Finding::of(&["admin.address", "listen.address"], expected));
+    }
+    if !admin.ip().to_canonical().is_loopback() && config.admin.token.is_empty() {
+        let expected =
+            format!("expected a token or token_file, because admin.address {admin} is not loopback");
+        findings.push(Finding::of(&["admin.token", "admin.token_file", "admin.address"], expected));
+    }
+}
+
+/// Returns whether both cannot be listened on at the same time. Port 0 is any free port.
+fn is_clash(left: SocketAddr, right: SocketAddr) -> bool {
+    let is_everywhere = left.ip().is_unspecified() || right.ip().is_unspecified();
+    left.port() == right.port() && left.port() != 0 && (left.ip() == right.ip() || is_everywhere)
+}
+
+fn durations(config: &Config, findings: &mut Vec<Finding>) {
+    let (listen, upstream, cache) = (&config.listen, &config.upstream, &config.cache);
+    let positive = [
+        ("listen.first_byte_timeout", listen.first_byte_timeout),
+        ("listen.header_read_timeout", listen.header_read_timeout),
+        ("upstream.connect_timeout", upstream.connect_timeout),
+        ("upstream.first_byte_timeout", upstream.first_byte_timeout),
+        ("upstream.idle_timeout", upstream.idle_timeout),
+        ("upstream.total_timeout", upstream.total_timeout),
+        ("upstream.pool_idle_timeout", upstream.pool_idle_timeout),
+        ("cache.flight_timeout", cache.flight_timeout),
+    ];
+    for (key, _) in positive.into_iter().filter(|(_, duration)| duration.is_zero()) {
+        findings.push(Finding::of(&[key], "expected a duration longer than zero".to_owned()));
+    }
+    let others = [
+        ("cache.settle", cache.settle),
+        ("cache.negative_fresh_for", cache.negative_fresh_for),
+        ("budget.max_wait", config.budget.max_wait),
+        ("shutdown.grace", config.shutdown.grace),
+    ];
+    let all = positive.into_iter().chain(others).map(|(key, duration)| (key.to_owned(), duration));
+    for (key, _) in all.chain(lifetimes(cache)).filter(|(_, duration)| *duration > MAX_DURATION) {
+        findings.push(Finding::of(&[&key], "expected a duration of at most a year".to_owned()));
+    }
+    if upstream.first_byte_timeout > upstream.total_timeout {
+        let keys = ["upstream.first_byte_timeout", "upstream.total_timeout"];
+        findings.push(Finding::of(
+            &keys,
+            "expected upstream.first_byte_timeout to be at most upstream.total_timeout".to_owned(),
+        ));
+    }
+}
+
+/// Returns every duration of every class with its key.
+fn lifetimes(cache: &CacheConfig) -> impl Iterator<Item = (String, Duration)> {
+    cache.classes.iter().flat_map(|(name, class)| {
+        let fresh_for = class.fresh_for.map(|duration| ("fresh_for", duration));
+        let windows = [
+            ("stale_while_revalidate", class.stale_while_revalidate),
+            ("stale_if_error", class.stale_if_error),
+        ];
+        let key = move |(field, duration)| (format!("cache.classes.{name}.{field}"), duration);
+        fresh_for.into_iter().chain(windows).map(key)
+    })
+}
+
+fn amounts(config: &Config, findings: &mut Vec<Finding>) {
+    let counts = [
+        ("listen.max_connections", config.listen.max_connections),
+        ("listen.max_target_bytes", config.listen.max_target_bytes),
+        ("budget.max_concurrent", config.budget.max_concurrent),
+    ];
+    for (key, count) in counts.into_iter().filter(|(_, count)| !(1..=MAX_COUNT).contains(count)) {
+        let expected = format!("expected a number from 1 to {MAX_COUNT}, found {count}");
+        findings.push(Finding::of(&[key], expected));
+    }
+    if config.cache.max_response_bytes > config.cache.max_bytes {
+        let keys = ["cache.max_response_bytes", "cache.max_bytes"];
+        findings.push(Finding::of(
+            &keys,
+            "expected cache.max_response_bytes to be at most cache.max_bytes".to_owned(),
+        ));
+    }
+}
+
+fn rule_finding(index: usize, rule: &RuleConfig, cache: &CacheConfig) -> Option<Finding> {
+    let key = |field: &str| format!("cache.rules.{index}.{field}");
+    if !rule.route.starts_with("/api/0/") {
+        let expected = format!("expected a template that begins with /api/0/{}", found_text(&rule.route));
+        return Some(Finding::of(&[&key("route")], expected));
+    }
+    match (&rule.class, rule.never) {
+        (Some(_), true) => {
+            let expected = "expected either `class` or `never`, found both".to_owned();
+            Some(Finding::of(&[&key("class"), &key("never")], expected))
+        }
+        (None, false) => {
+            let expected = "expected `class = \"…\"` or `never = true`, found neither".to_owned();
+            Some(Finding::of(&[&key("class"), &key("never")], expected))
+        }
+        (Some(class), false) if !cache.classes.contains_key(class) => {
+            let known: Vec<&str> = cache.classes.keys().map(String::as_str).collect();
+            let expected = format!("expected one of {}{}", known.join(", "), found_text(class));
+            Some(Finding::of(&[&key("class")], expected))
+        }
+        (Some(_), false) | (None, true) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Secret, load};
+
+    fn check(change: impl FnOnce(&mut Config), keys: &[&str]) {
+        let mut config = load::defaults();
+        change(&mut config);
+        let found: Vec<_> = findings(&config).into_iter().map(|finding| finding.keys[0].clone()).collect();
+        assert_eq!(found, keys);
+    }
+
+    fn rule(route: &str, class: Option<&str>) -> RuleConfig {
+        RuleConfig {
+            route: route.to_owned(),
+            class: class.map(str::to_owned),
+            never: false,
+            overrides: false,
+        }
+    }
+
+    #[test]
+    fn the_defaults_break_no_rule() {
+        check(|_| {}, &[]);
+    }
+
+    #[test]
+    fn a_base_url_is_a_scheme_and_an_authority() {
+        for url in ["https://sentry.io", "http://127.0.0.1:8000/", "https://[::1]:9000", "HTTPS://sentry.io"]
+        {
+            assert!(is_base_url(url), "{url}");
+        }
+        for url in [
+            "sentry.io",
+            "ftp://sentry.io",
+            "https://sentry.io/api",
+            "https://sentry.io?x",
+            "https://sentry.io/#x",
+            "https://me@sentry.io",
+            "https://sentry.io:99999",
+            "https://",
+            "/api",
+            "",
+        ] {
+            assert!(!is_base_url(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn every_url_is_checked() {
+        check(|config| config.public_url = "box.example".to_owned(), &["public_url"]);
+        check(|config| config.upstream.url = "https://sentry.io/api/0/".to_owned(), &["upstream.url"]);
+        let unset = |config: &mut Config| {
+            config.upstream.regions.insert("moon".to_owned(), String::new());
+        };
+        check(unset, &["upstream.regions.moon"]);
+        check(|config| config.upstream.link_hosts = vec!["https://x".to_owned()], &["upstream.link_hosts.0"]);
+    }
+
+    #[test]
+    fn the_region_exists_unless_a_url_overrides_it() {
+        check(|config| config.upstream.region = "moon".to_owned(), &["upstream.region"]);
+        let overridden = |config: &mut Config| {
+            config.upstream.region = "moon".to_owned();
+            config.upstream.url = "https://sentry.example".to_owned();
+        };
+        check(overridden, &[]);
+    }
+
+    #[test]
+    fn a_short_secret_is_worse_than_none() {
+        check(|config| config.secret = Secret::new("short".to_owned()), &["secret"]);
+        check(|config| config.secret = Secret::new("x".repeat(MIN_SECRET)), &[]);
+        check(|config| config.admin.token = Secret::new("short".to_owned()), &["admin.token"]);
+        check(|config| config.admin.token = Secret::new("not a bearer token".to_owned()), &["admin.token"]);
+    }
+
+    #[test]
+    fn an_admin_listener_that_others_can_reach_needs_a_token() {
+        let open = |config: &mut Config| config.admin.address = SocketAddr::from(([0, 0, 0, 0], 9001));
+        check(open, &["admin.token"]);
+        let guarded = |config: &mut Config| {
+            open(config);
+            config.admin.token = Secret::new("a".repeat(MIN_TOKEN));
+        };
+        check(guarded, &[]);
+    }
+
+    #[test]
+    fn the_listeners_have_addresses_of_their_own() {
+        check(|config| config.admin.address = config.listen.address, &["admin.address"]);
+        let everywhere = |config: &mut Config| {
+            config.listen.address = SocketAddr::from(([0, 0, 0, 0], config.admin.address.port()));
+        };
+        check(everywhere, &["admin.address"]);
+        let any_port = |config: &mut Config| {
+            config.listen.address.set_port(0);
+            config.admin.address.set_port(0);
+        };
+        check(any_port, &[]);
+    }
+
+    #[test]
+    fn durations_are_bounded() {
+        check(|config| config.upstream.connect_timeout = Duration::ZERO, &["upstream.connect_timeout"]);
+        check(|config| config.cache.settle = Duration::ZERO, &[]);
+        check(|config| config.shutdown.grace = Duration::MAX, &["shutdown.grace"]);
+        check(
+            |config| config.upstream.first_byte_timeout = Duration::from_hours(1),
+            &["upstream.first_byte_timeout"],
+        );
+        let forever = |config: &mut Config| {
+            config.cache.classes.get_mut("slow").unwrap().fresh_for = Some(Duration::MAX);
+        };
+        check(forever, &["cache.classes.slow.fresh_for"]);
+    }
+
+    #[test]
+    fn amounts_are_bounded() {
+        check(|config| config.budget.max_concurrent = 0, &["budget.max_concurrent"]);
+        check(|config| config.listen.max_connections = usize::MAX, &["listen.max_connections"]);
+        check(
+            |config| config.cache.max_response_bytes = bytesize::ByteSize::gib(1),
+            &["cache.max_response_bytes"],
+        );
+    }
+
+    #[test]
+    fn a_rule_names_a_class_or_never() {
+        let rules = |rules: Vec<RuleConfig>| move |config: &mut Config| config.cache.rules = rules;
+        check(rules(vec![rule("/api/0/x/", Some("slow"))]), &[]);
+        check(rules(vec![rule("/api/0/x/", Some("moon"))]), &["cache.rules.0.class"]);
+        check(rules(vec![rule("/api/0/x/", None)]), &["cache.rules.0.class"]);
+        check(rules(vec![rule("/x/", Some("slow"))]), &["cache.rules.0.route"]);
+        let never = RuleConfig { never: true, ..rule("/api/0/x/", None) };
+        let both = RuleConfig { never: true, ..rule("/api/0/x/", Some("slow")) };
+        check(rules(vec![never, both]), &["cache.rules.1.class"]);
+    }
+
+    #[test]
+    fn a_finding_is_about_its_keys_and_what_holds_them() {
+        let finding = Finding::of(&["cache.rules.1.class"], String::new());
+        assert!(finding.is_about("cache.rules.1") && finding.is_about("cache.rules.1.class"));
+        assert!(!finding.is_about("cache.rules.10") && !finding.is_about(""));
+    }
+}
