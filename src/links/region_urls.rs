@@ -1,0 +1,472 @@
+//! Points the region URLs in JSON bodies back at this proxy: finds their places once, puts any base in later.
+//!
+//! Sentry tells clients in bodies where an organization lives (`links.regionUrl`) and which regions there are
+//! (`/api/0/users/me/regions/`), and clients go there directly. [`find`] runs when a body is stored, [`apply`] when
+//! it is sent.
+//!
+//! Invariants: every byte outside the splices stays as it is; what was JSON stays JSON; a body that is not as
+//! expected has no splices. Linear in the body, and no nesting is deep enough to overflow the stack.
+//! Not here: which regions are reached through this proxy (`regions`), other URLs in bodies: `organizationUrl`,
+//! `permalink` and `avatarUrl` are for people.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::links::split_origin;
+
+/// Which bodies hold region URLs, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RegionUrlShape {
+    /// One organization: `{"links": {"regionUrl": "…"}}`.
+    Organization,
+    /// A list of organizations, or with `owner=1` of `{"organization": {…}}`.
+    OrganizationList,
+    /// The regions of a user: `{"regions": [{"name": "…", "url": "…"}]}`.
+    Regions,
+}
+
+/// Returns the shape of what is found under a path; the path's literal parts are spelled without escapes.
+pub fn shape_of(path: &str) -> Option<RegionUrlShape> {
+    let mut segments = path.strip_prefix("/api/0/")?.split('/');
+    let four = [segments.next(), segments.next(), segments.next(), segments.next()];
+    match four {
+        [Some("organizations"), Some(""), None, _] => Some(RegionUrlShape::OrganizationList),
+        [Some("organizations"), Some(name), Some(""), None] if !name.is_empty() => {
+            Some(RegionUrlShape::Organization)
+        }
+        [Some("users"), Some("me"), Some("regions"), Some("")] if segments.next().is_none() => {
+            Some(RegionUrlShape::Regions)
+        }
+        _ => None,
+    }
+}
+
+/// A place in a body where something else goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Splice {
+    /// The bytes that go.
+    pub range: Range<usize>,
+    /// What comes in their place.
+    pub with: SpliceWith,
+}
+
+/// What comes in the place of a splice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpliceWith {
+    /// The public base, `scheme://authority`.
+    Base,
+    /// Nothing: a region that would list the base once more.
+    Nothing,
+}
+
+/// Returns the splices of a JSON body, in order and without overlap; none if it is not as expected.
+///
+/// `reachable` says whether a request for the region of a URL gets there through this proxy.
+pub fn find(body: &[u8], shape: RegionUrlShape, reachable: &dyn Fn(&str) -> bool) -> Vec<Splice> {
+    let Ok(text) = str::from_utf8(body) else { return Vec::new() };
+    let finder = Finder { body: text, reachable };
+    match shape {
+        RegionUrlShape::Organization => finder.in_organization(text).into_iter().collect(),
+        RegionUrlShape::OrganizationList => {
+            elements(text).iter().filter_map(|element| finder.in_list_element(element.get())).collect()
+        }
+        RegionUrlShape::Regions => finder.in_regions().unwrap_or_default(),
+    }
+}
+
+/// Returns a body with `base` put in. `base` is `scheme://authority`, which holds nothing that JSON escapes.
+pub fn apply(body: &[u8], splices: &[Splice], base: &str) -> Vec<u8> {
+    let mut sent = Vec::with_capacity(body.len() + splices.len() * base.len());
+    let mut copied = 0;
+    for splice in splices {
+        sent.extend_from_slice(body.get(copied..splice.range.start).unwrap_or_default());
+        match splice.with {
+            SpliceWith::Base => sent.extend_from_slice(base.as_bytes()),
+            SpliceWith::Nothing => {}
+        }
+        copied = splice.range.end;
+    }
+    sent.extend_from_slice(body.get(copied..).unwrap_or_default());
+    sent
+}
+
+/// What every search needs.
+struct Finder<'a> {
+    body: &'a str,
+    reachable: &'a dyn Fn(&str) -> bool,
+}
+
+impl Finder<'_> {
+    fn in_organization(&self, organization: &str) -> Option<Splice> {
+        let links = member(organization, "links")?;
+        self.origin_of(member(links.get(), "regionUrl")?.get())
+    }
+
+    fn in_list_element(&self, element: &str) -> Option<Splice> {
+        let owned = || self.in_organization(member(element, "organization")?.get());
+        self.in_organization(element).or_else(owned)
+    }
+
+    /// Keeps the first reachable region, which gets the base, and takes out the others, each with the comma
+    /// before it: none of them can be the first of the list.
+    fn in_regions(&self) -> Option<Vec<Splice>> {
+        let mut splices = Vec::new();
+        let mut end_of_previous = 0;
+        for region in elements(member(self.body, "regions")?.get()) {
+            let end = self.offset_of(region.get())? + region.get().len();
+            let origin = member(region.get(), "url").and_then(|url| self.origin_of(url.get()));
+            match origin {
+                Some(origin) if splices.is_empty() => splices.push(origin),
+                Some(_) => splices.push(Splice { range: end_of_previous..end, with: SpliceWith::Nothing }),
+                None => {}
+            }
+            end_of_previous = end;
+        }
+        Some(splices)
+    }
+
+    /// Returns the splice for the scheme and authority of a JSON string that holds the URL of a reachable region.
+    fn origin_of(&self, string: &str) -> Option<Splice> {
+        let url: String = serde_json::from_str(string).ok()?;
+        let (_, path) = split_origin(url.as_bytes())?;
+        let origin = url.get(..url.len() - path.len()).filter(|origin| origin.is_ascii())?;
+        if !(self.reachable)(&url) {
+            return None;
+        }
+        let start = self.offset_of(string)? + "\"".len();
+        let length = spelled_length(string.strip_prefix('"')?, origin.len());
+        Some(Splice { range: start..start + length, with: SpliceWith::Base })
+    }
+
+    /// Returns where a part of the body begins.
+    fn offset_of(&self, part: &str) -> Option<usize> {
+        part.as_ptr().addr().checked_sub(self.body.as_ptr().addr())
+    }
+}
+
+/// Returns how many bytes the first `count` characters of a JSON string's content take, all of them ASCII.
+fn spelled_length(content: &str, count: usize) -> usize {
+    let mut bytes = content.bytes();
+    for _ in 0..count {
+        // "Any character may be escaped", as in `\/` or `\u002f` (RFC 8259 §7).
+        let digits = match bytes.next() {
+            Some(b'\\') if bytes.next() == Some(b'u') => 4,
+            Some(_) | None => 0,
+        };
+        (0..digits).for_each(|_| _ = bytes.next());
+    }
+    content.len() - bytes.len()
+}
+
+/// Returns the elements of a JSON array, as they are spelled; none if it is no array.
+fn elements(array: &str) -> Vec<&RawValue> {
+    serde_json::from_str(array).unwrap_or_default()
+}
+
+/// Returns a member of a JSON object, as it is spelled; the last one of that name.
+fn member<'a>(object: &'a str, name: &str) -> Option<&'a RawValue> {
+    let mut deserializer = serde_json::Deserializer::from_str(object);
+    let member = deserializer.deserialize_map(Member(name)).ok()?;
+    deserializer.end().ok().and(member)
+}
+
+/// Picks one member out of an object.
+struct Member<'a>(&'a str);
+
+impl<'de> Visitor<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(is_named) = map.next_key_seed(IsNamed(self.0))? {
+            if is_named {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Compares a member's name without keeping it.
+struct IsNamed<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for IsNamed<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for IsNamed<'_> {
+    type Value = bool;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const BASE: &str = "http://127.0.0.1:9000";
+
+    fn is_sentry(url: &str) -> bool {
+        ["https://sentry.io", "https://us.sentry.io", "https://de.sentry.io"].iter().any(|origin| {
+            url.strip_prefix(origin).is_some_and(|path| path.is_empty() || path.starts_with('/'))
+        })
+    }
+
+    fn rewritten(body: &str, shape: RegionUrlShape) -> String {
+        let splices = find(body.as_bytes(), shape, &is_sentry);
+        String::from_utf8(apply(body.as_bytes(), &splices, BASE)).unwrap()
+    }
+
+    #[track_caller]
+    fn check(shape: RegionUrlShape, body: &str, expected: &str) {
+        assert_eq!(rewritten(body, shape), expected);
+    }
+
+    #[track_caller]
+    fn check_left_alone(shape: RegionUrlShape, body: &str) {
+        assert_eq!(find(body.as_bytes(), shape, &|_| true), [], "{body}");
+    }
+
+    #[test]
+    fn three_paths_have_a_shape() {
+        let shapes = [
+            ("/api/0/organizations/", Some(RegionUrlShape::OrganizationList)),
+            ("/api/0/organizations/acme/", Some(RegionUrlShape::Organization)),
+            ("/api/0/organizations/4711/", Some(RegionUrlShape::Organization)),
+            ("/api/0/users/me/regions/", Some(RegionUrlShape::Regions)),
+            ("/api/0/organizations", None),
+            ("/api/0/organizations/acme", None),
+            ("/api/0/organizations//", None),
+            ("/api/0/organizations/acme/projects/", None),
+            ("/api/0/users/me/regions", None),
+            ("/api/0/users/me/regions/x/", None),
+            ("/api/0/users/me/", None),
+            ("/api/0/", None),
+            ("/", None),
+        ];
+        for (path, expected) in shapes {
+            assert_eq!(shape_of(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_organization_keeps_everything_but_its_region_url() {
+        check(
+            RegionUrlShape::Organization,
+            r#"{"id":"3","slug":"org-002","avatar":{"avatarUrl":"https://us.sentry.io/a"},"links":{"organizationUrl":"https://us.sentry.io","regionUrl":"https://us.sentry.io"},"isDefault":false}"#,
+            r#"{"id":"3","slug":"org-002","avatar":{"avatarUrl":"https://us.sentry.io/a"},"links":{"organizationUrl":"https://us.sentry.io","regionUrl":"http://127.0.0.1:9000"},"isDefault":false}"#,
+        );
+    }
+
+    #[test]
+    fn every_organization_of_a_list_is_rewritten() {
+        check(
+            RegionUrlShape::OrganizationList,
+            r#"[{"id":"1","links":{"regionUrl":"https://us.sentry.io"}},{"id":"2","links":{"regionUrl":"https://elsewhere.example"}},{"id":"3"},{"id":"4","links":null},null,5,{"links":{"regionUrl":"https://de.sentry.io/"}}]"#,
+            r#"[{"id":"1","links":{"regionUrl":"http://127.0.0.1:9000"}},{"id":"2","links":{"regionUrl":"https://elsewhere.example"}},{"id":"3"},{"id":"4","links":null},null,5,{"links":{"regionUrl":"http://127.0.0.1:9000/"}}]"#,
+        );
+    }
+
+    #[test]
+    fn a_list_of_owned_organizations_is_rewritten() {
+        check(
+            RegionUrlShape::OrganizationList,
+            r#"[{"organization":{"links":{"regionUrl":"https://us.sentry.io"}},"singleOwner":true}]"#,
+            r#"[{"organization":{"links":{"regionUrl":"http://127.0.0.1:9000"}},"singleOwner":true}]"#,
+        );
+    }
+
+    #[test]
+    fn white_space_stays() {
+        check(
+            RegionUrlShape::OrganizationList,
+            " [ {\n \"links\" :\t{ \"regionUrl\" : \"https://us.sentry.io\" } } ,\r\n{ } ] \n",
+            " [ {\n \"links\" :\t{ \"regionUrl\" : \"http://127.0.0.1:9000\" } } ,\r\n{ } ] \n",
+        );
+    }
+
+    #[test]
+    fn escapes_are_understood() {
+        check(
+            RegionUrlShape::Organization,
+            r#"{"\u006cinks":{"region\u0055rl":"\u0068ttps:\/\/us\u002Esentry.io\/é\/"}}"#,
+            r#"{"\u006cinks":{"region\u0055rl":"http://127.0.0.1:9000\/é\/"}}"#,
+        );
+    }
+
+    #[test]
+    fn organizations_elsewhere_in_the_body_are_left_alone() {
+        check_left_alone(
+            RegionUrlShape::Organization,
+            r#"{"projects":[{"organization":{"links":{"regionUrl":"https://us.sentry.io"}}}],"regionUrl":"https://us.sentry.io"}"#,
+        );
+        check_left_alone(
+            RegionUrlShape::Organization,
+            r#"{"organization":{"links":{"regionUrl":"https://us.sentry.io"}}}"#,
+        );
+        check_left_alone(
+            RegionUrlShape::OrganizationList,
+            r#"[[{"links":{"regionUrl":"https://us.sentry.io"}}]]"#,
+        );
+    }
+
+    #[test]
+    fn a_body_that_is_not_as_expected_has_no_splices() {
+        for shape in [RegionUrlShape::Organization, RegionUrlShape::OrganizationList, RegionUrlShape::Regions]
+        {
+            for body in [
+                "",
+                "null",
+                "[]",
+                "{}",
+                r#""https://us.sentry.io""#,
+                r#"{"detail":"Not found"}"#,
+                r#"{"links":[]}"#,
+                r#"{"links":["https://us.sentry.io"]}"#,
+                r#"{"links":{"regionUrl":null}}"#,
+                r#"{"links":{"regionUrl":7}}"#,
+                r#"{"links":{"regionUrl":""}}"#,
+                r#"{"links":{"regionUrl":"/relative"}}"#,
+                r#"{"links":{"regionUrl":"https://é.sentry.io"}}"#,
+                r#"{"links":{"regionUrl":"https://us.sentry.io"}"#,
+                r#"{"links":{"regionUrl":"https://us.sentry.io"}}x"#,
+                r#"[{"links":{"regionUrl":"https://us.sentry.io"}}"#,
+                r#"{"regions":{}}"#,
+                r#"{"regions":[null,1,{"name":"us"},{"url":2}]}"#,
+            ] {
+                check_left_alone(shape, body);
+            }
+        }
+        assert_eq!(
+            find(
+                b"{\"links\":{\"regionUrl\":\"https://us.sentry.io\"},\"a\":\"\xff\"}",
+                RegionUrlShape::Organization,
+                &|_| true
+            ),
+            []
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_no_danger() {
+        let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+        let body = format!(r#"{{"deep":{deep},"links":{{"regionUrl":"https://us.sentry.io"}}}}"#);
+        for shape in [RegionUrlShape::Organization, RegionUrlShape::OrganizationList, RegionUrlShape::Regions]
+        {
+            let _ = find(deep.as_bytes(), shape, &is_sentry);
+        }
+        assert!(
+            rewritten(&body, RegionUrlShape::Organization)
+                .ends_with(r#""links":{"regionUrl":"http://127.0.0.1:9000"}}"#)
+        );
+    }
+
+    #[test]
+    fn the_regions_list_the_base_once() {
+        check(
+            RegionUrlShape::Regions,
+            r#"{"regions":[{"name":"us","url":"https://us.sentry.io"},{"name":"de","url":"https://de.sentry.io"}]}"#,
+            r#"{"regions":[{"name":"us","url":"http://127.0.0.1:9000"}]}"#,
+        );
+        check(
+            RegionUrlShape::Regions,
+            r#"{"regions": [ {"url": "https://us.sentry.io", "name": "us"} , {"url": "https://sentry.io"} , {"url": "https://de.sentry.io"} ], "x": 1}"#,
+            r#"{"regions": [ {"url": "http://127.0.0.1:9000", "name": "us"} ], "x": 1}"#,
+        );
+    }
+
+    #[test]
+    fn regions_out_of_reach_keep_their_url() {
+        check(
+            RegionUrlShape::Regions,
+            r#"{"regions":[{"name":"a","url":"https://a.example"},{"name":"us","url":"https://us.sentry.io"},{"name":"b","url":"https://b.example"},{"name":"de","url":"https://de.sentry.io"},{"name":"c","url":"https://c.example"}]}"#,
+            r#"{"regions":[{"name":"a","url":"https://a.example"},{"name":"us","url":"http://127.0.0.1:9000"},{"name":"b","url":"https://b.example"},{"name":"c","url":"https://c.example"}]}"#,
+        );
+    }
+
+    fn url() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("https://sentry.io".to_owned()),
+            Just("https://us.sentry.io".to_owned()),
+            Just("https://us.sentry.io/path".to_owned()),
+            Just("https://elsewhere.example".to_owned()),
+            ".{0,8}",
+        ]
+    }
+
+    /// The text of a URL as it should read afterwards.
+    fn expected(url: &str) -> String {
+        let path =
+            ["https://us.sentry.io", "https://sentry.io"].iter().find_map(|origin| url.strip_prefix(origin));
+        path.filter(|_| is_sentry(url)).map_or_else(|| url.to_owned(), |path| format!("{BASE}{path}"))
+    }
+
+    fn organization(name: &str, url: &str) -> Value {
+        json!({"name": name, "links": {"organizationUrl": url, "regionUrl": url}, "teams": [{"links": {"regionUrl": url}}]})
+    }
+
+    proptest! {
+        #[test]
+        fn organizations_differ_in_their_region_url_alone(organizations in vec((".{0,6}", url()), 0..5), is_pretty: bool) {
+            let before: Value = organizations.iter().map(|(name, url)| organization(name, url)).collect();
+            let text = if is_pretty { format!("{before:#}") } else { before.to_string() };
+            let mut after = before;
+            for (position, (_, url)) in organizations.iter().enumerate() {
+                after[position]["links"]["regionUrl"] = json!(expected(url));
+            }
+            let rewritten = rewritten(&text, RegionUrlShape::OrganizationList);
+            prop_assert_eq!(serde_json::from_str::<Value>(&rewritten).unwrap(), after);
+        }
+
+        #[test]
+        fn regions_stay_json_and_name_the_base_at_most_once(urls in vec(url(), 0..6), is_pretty: bool) {
+            let regions: Vec<_> = urls.iter().map(|url| json!({"name": url, "url": url})).collect();
+            let before = json!({"regions": regions});
+            let text = if is_pretty { format!("{before:#}") } else { before.to_string() };
+            let first = urls.iter().position(|url| is_sentry(url));
+            let kept: Vec<_> = urls
+                .iter()
+                .enumerate()
+                .filter(|(position, url)| Some(*position) == first || !is_sentry(url))
+                .map(|(_, url)| json!({"name": url, "url": expected(url)}))
+                .collect();
+            let rewritten = rewritten(&text, RegionUrlShape::Regions);
+            prop_assert_eq!(serde_json::from_str::<Value>(&rewritten).unwrap(), json!({"regions": kept}));
+        }
+
+        #[test]
+        fn splices_are_in_order_and_apart(body in r#"[\[\]{},:" a-z/\\]{0,60}"#, urls in vec(url(), 0..6)) {
+            let regions = json!({"regions": urls.iter().map(|url| json!({"url": url})).collect::<Vec<_>>()}).to_string();
+            for text in [body, regions] {
+                for shape in [RegionUrlShape::Organization, RegionUrlShape::OrganizationList, RegionUrlShape::Regions] {
+                    let splices = find(text.as_bytes(), shape, &|_| true);
+                    prop_assert!(splices.iter().all(|splice| splice.range.end <= text.len()));
+                    prop_assert!(splices.is_sorted_by(|left, right| left.range.end <= right.range.start));
+                }
+            }
+        }
+    }
+}
