@@ -1,0 +1,434 @@
+//! Field hygiene, both ways: what a proxy must not carry on, and what it must add.
+//!
+//! Requests lose what is hop-by-hop, what speaks of the path to us and what would be ours to say; answers lose
+//! what is hop-by-hop and what would lead clients around us. `Via`, `Age` and `Cache-Status` are rendered here.
+//!
+//! Invariants: cleaning twice is the same as cleaning once; nothing here reads a clock or a configuration.
+//! Not here: `Link` and `Location` (`links`), conditions and directives (`cache`), what is stored
+//! (`cache::stored_response`).
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::handling::{ForwardReason, RefusalReason};
+
+/// The name under which this cache speaks of itself in `Via` and `Cache-Status`.
+pub const PSEUDONYM: &str = "sentrybox";
+
+/// `Cache-Status` ([RFC 9211]).
+///
+/// [RFC 9211]: https://www.rfc-editor.org/rfc/rfc9211
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Fields about one connection only ([RFC 9110 §7.6.1]).
+///
+/// [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Request fields that say how the request reached us, or claim what only Sentry's own edge may claim.
+/// Sentry takes the first `X-Forwarded-For` address for the caller's (`sentry-api.md` §2), so a client that
+/// could set it would choose its own rate-limit bucket.
+const SPOOFABLE: [HeaderName; 8] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-apigateway"),
+];
+
+/// Prefix of the fields by which Sentry's edge tells its address ranges.
+const SPOOFABLE_PREFIX: &str = "x-sentry-subnet-";
+
+/// Prefix of the rate-limit fields (`sentry-api.md` §2): true at the moment they are sent, and never again.
+const LIMIT_PREFIX: &str = "x-sentry-rate-limit-";
+
+/// Removes the fields that concern one connection, including those that `Connection` nominates.
+pub fn remove_hop_by_hop(fields: &mut HeaderMap) {
+    // "Intermediaries MUST parse a received Connection header field before a message is forwarded and, for each
+    // connection-option in this field, remove any header or trailer field(s) from the message with the same name
+    // as the connection-option" (RFC 9110 §7.6.1).
+    let nominated: Vec<HeaderName> = members(fields, &header::CONNECTION)
+        .filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok())
+        .collect();
+    for name in nominated {
+        fields.remove(name);
+    }
+    for name in &HOP_BY_HOP {
+        fields.remove(name);
+    }
+}
+
+/// Removes what a client may not tell upstream, and what the proxy says itself: `Host`, the length, `Expect`.
+pub fn clean_request(fields: &mut HeaderMap) {
+    remove_hop_by_hop(fields);
+    for name in &SPOOFABLE {
+        fields.remove(name);
+    }
+    remove_prefixed(fields, SPOOFABLE_PREFIX);
+    fields.remove(header::HOST);
+    fields.remove(header::CONTENT_LENGTH);
+    // Answered on the client's connection when the body is first read; upstream gives no 100 (`wire-dumps.md`).
+    fields.remove(header::EXPECT);
+}
+
+/// Removes from an answer what concerns one connection, and `Alt-Svc`, which would lead clients around us.
+pub fn clean_response(fields: &mut HeaderMap) {
+    remove_hop_by_hop(fields);
+    fields.remove(header::ALT_SVC);
+}
+
+/// Moves the rate-limit fields out of `fields`.
+pub fn take_limit_fields(fields: &mut HeaderMap) -> HeaderMap {
+    let mut taken = HeaderMap::new();
+    for name in prefixed(fields, LIMIT_PREFIX) {
+        if let Some(value) = fields.remove(&name) {
+            taken.insert(name, value);
+        }
+    }
+    taken
+}
+
+/// Appends this proxy to `Via` ([RFC 9110 §7.6.3]); the comment tells instances apart, so that one knows itself.
+///
+/// [RFC 9110 §7.6.3]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3
+pub fn append_via(fields: &mut HeaderMap, version: http::Version, instance: &str) {
+    let protocol = match version {
+        http::Version::HTTP_09 | http::Version::HTTP_10 => "1.0",
+        http::Version::HTTP_2 => "2",
+        http::Version::HTTP_3 => "3",
+        _ => "1.1",
+    };
+    if let Ok(value) = HeaderValue::from_str(&format!("{protocol} {PSEUDONYM} ({instance})")) {
+        fields.append(header::VIA, value);
+    }
+}
+
+/// How often a request has passed a proxy of this name, by its `Via` field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passages {
+    /// Members with our pseudonym.
+    pub by_name: usize,
+    /// Members with our pseudonym and this very instance.
+    pub by_instance: usize,
+}
+
+/// Counts the members of `Via` that are ours.
+pub fn passages(fields: &HeaderMap, instance: &str) -> Passages {
+    let mut passages = Passages { by_name: 0, by_instance: 0 };
+    for member in members(fields, &header::VIA) {
+        let mut words = member.split_ascii_whitespace().skip(1);
+        if words.next().is_some_and(|name| name.eq_ignore_ascii_case(PSEUDONYM)) {
+            passages.by_name += 1;
+            let comment = words.next().unwrap_or_default();
+            if comment.trim_matches(['(', ')']) == instance {
+                passages.by_instance += 1;
+            }
+        }
+    }
+    passages
+}
+
+/// Returns the comma-separated members of every field of this name, trimmed, without empty ones. For fields
+/// whose grammar has no quoted strings.
+pub fn members<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    fields
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|member| !member.is_empty())
+}
+
+/// Returns whether a media type is JSON: `application/json` or anything with the suffix `+json`.
+pub fn is_json(fields: &HeaderMap) -> bool {
+    let Some(value) = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+}
+
+/// Returns whether the client takes gzip ([RFC 9110 §12.5.3]).
+///
+/// [RFC 9110 §12.5.3]: https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3
+pub fn accepts_gzip(fields: &HeaderMap) -> bool {
+    let mut any = None;
+    for member in members(fields, &header::ACCEPT_ENCODING) {
+        let (coding, weight) = weighted(member);
+        if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") {
+            return weight > 0.0;
+        }
+        if coding == "*" {
+            any = Some(weight > 0.0);
+        }
+    }
+    any.unwrap_or(false)
+}
+
+/// Splits a member of an `Accept*` field into its value and its weight, which is 1 where it is absent or broken.
+pub fn weighted(member: &str) -> (&str, f32) {
+    let mut parts = member.split(';').map(str::trim);
+    let value = parts.next().unwrap_or_default();
+    let weight = parts
+        .find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
+        .and_then(|weight| weight.trim().parse().ok())
+        .unwrap_or(1.0);
+    (value, weight)
+}
+
+/// What `Cache-Status` says of one answer ([RFC 9211 §2]).
+///
+/// [RFC 9211 §2]: https://www.rfc-editor.org/rfc/rfc9211#section-2
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheStatus {
+    /// How the answer came about.
+    pub outcome: CacheOutcome,
+    /// What is left of the freshness lifetime, in seconds; negative when stale.
+    pub ttl: Option<i64>,
+    /// More than the registry's words tell: one of our own labels.
+    pub detail: Option<&'static str>,
+}
+
+/// How an answer came about, as far as the cache is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheOutcome {
+    /// From the store, without asking upstream.
+    Hit,
+    /// By asking upstream.
+    Forwarded {
+        /// Why.
+        reason: ForwardReason,
+        /// What upstream answered; absent when it did not.
+        status: Option<u16>,
+        /// Whether the answer was stored.
+        stored: bool,
+        /// Whether the request was collapsed into one already in flight.
+        collapsed: bool,
+    },
+    /// By the proxy itself.
+    #[default]
+    Own,
+}
+
+impl CacheStatus {
+    /// Returns the status of a refusal before any cache was asked.
+    pub const fn refused(reason: RefusalReason) -> Self {
+        Self { outcome: CacheOutcome::Own, ttl: None, detail: Some(reason.label()) }
+    }
+
+    /// Renders the list member, as in `sentrybox; fwd=uri-miss; fwd-status=200; stored; ttl=120`.
+    pub fn render(&self) -> HeaderValue {
+        let mut text = String::with_capacity(96);
+        text.push_str(PSEUDONYM);
+        match self.outcome {
+            CacheOutcome::Hit => text.push_str("; hit"),
+            CacheOutcome::Forwarded { reason, status, stored, collapsed } => {
+                text.push_str("; fwd=");
+                text.push_str(reason.rfc9211());
+                if let Some(status) = status {
+                    // Writing to a `String` cannot fail.
+                    let _ = write!(text, "; fwd-status={status}");
+                }
+                text.push_str(if stored { "; stored" } else { "" });
+                text.push_str(if collapsed { "; collapsed" } else { "" });
+            }
+            CacheOutcome::Own => {}
+        }
+        if let Some(ttl) = self.ttl {
+            let _ = write!(text, "; ttl={ttl}");
+        }
+        if let Some(detail) = self.detail() {
+            text.push_str("; detail=");
+            text.push_str(detail);
+        }
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(PSEUDONYM))
+    }
+
+    /// Returns the detail, which falls back to our own name for the reason where that says more than RFC 9211's.
+    fn detail(&self) -> Option<&'static str> {
+        match self.outcome {
+            CacheOutcome::Forwarded { reason, .. } => {
+                self.detail.or_else(|| (reason.label() != reason.rfc9211()).then(|| reason.label()))
+            }
+            CacheOutcome::Hit | CacheOutcome::Own => self.detail,
+        }
+    }
+}
+
+/// Renders an age in whole seconds ([RFC 9111 §5.1]).
+///
+/// [RFC 9111 §5.1]: https://www.rfc-editor.org/rfc/rfc9111#section-5.1
+pub fn render_seconds(duration: Duration) -> HeaderValue {
+    HeaderValue::from(duration.as_secs())
+}
+
+fn remove_prefixed(fields: &mut HeaderMap, prefix: &str) {
+    for name in prefixed(fields, prefix) {
+        fields.remove(name);
+    }
+}
+
+fn prefixed(fields: &HeaderMap, prefix: &str) -> Vec<HeaderName> {
+    fields.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in pairs {
+            fields.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        fields
+    }
+
+    #[test]
+    fn fields_nominated_by_connection_are_removed() {
+        let mut map = fields(&[
+            ("connection", "TE, x-private"),
+            ("te", "trailers"),
+            ("x-private", "1"),
+            ("x-kept", "1"),
+            ("transfer-encoding", "chunked"),
+        ]);
+        remove_hop_by_hop(&mut map);
+        assert_eq!(map, fields(&[("x-kept", "1")]));
+    }
+
+    #[test]
+    fn a_request_tells_upstream_nothing_of_its_way_here() {
+        let mut map = fields(&[
+            ("host", "proxy.example"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-sentry-subnet-organization", "x"),
+            ("expect", "100-continue"),
+            ("accept", "*/*"),
+        ]);
+        clean_request(&mut map);
+        assert_eq!(map, fields(&[("accept", "*/*")]));
+    }
+
+    #[test]
+    fn limit_fields_are_taken_out_whatever_their_spelling() {
+        let mut map = fields(&[
+            ("X-Sentry-Rate-Limit-ConcurrentLimit", "25"),
+            ("x-sentry-rate-limit-remaining", "None"),
+            ("x-hits", "3"),
+        ]);
+        let taken = take_limit_fields(&mut map);
+        assert_eq!(taken.len(), 2);
+        assert_eq!(map, fields(&[("x-hits", "3")]));
+    }
+
+    #[test]
+    fn our_passages_are_counted_by_name_and_by_instance() {
+        let mut map = fields(&[("via", "1.1 edge, 1.1 sentrybox (aa)")]);
+        append_via(&mut map, http::Version::HTTP_2, "bb");
+        assert_eq!(passages(&map, "bb"), Passages { by_name: 2, by_instance: 1 });
+        assert_eq!(passages(&map, "cc"), Passages { by_name: 2, by_instance: 0 });
+        assert_eq!(passages(&fields(&[("via", "1.1 x (sentrybox)")]), "aa").by_name, 0);
+    }
+
+    #[test]
+    fn gzip_is_accepted_only_when_the_client_says_so() {
+        let check = |value: &str, expected: bool| {
+            assert_eq!(accepts_gzip(&fields(&[("accept-encoding", value)])), expected, "{value}");
+        };
+        check("gzip, deflate", true);
+        check("gzip;q=0", false);
+        check("gzip; q=0.0, *", false);
+        check("*", true);
+        check("br, *;q=0", false);
+        check("identity", false);
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn json_is_told_by_its_media_type() {
+        let check = |value: &str| is_json(&fields(&[("content-type", value)]));
+        assert!(check("application/json"));
+        assert!(check("Application/JSON; charset=utf-8"));
+        assert!(check("application/problem+json"));
+        assert!(!check("text/html; charset=application/json"));
+        assert!(!is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn cache_status_is_a_structured_field_that_says_what_happened() {
+        let check = |status: CacheStatus, expected: &str| {
+            let rendered = status.render();
+            let text = rendered.to_str().unwrap();
+            assert_eq!(text, expected);
+            sfv::Parser::new(text).parse::<sfv::List>().unwrap();
+        };
+        let forwarded = |reason, stored, collapsed| CacheOutcome::Forwarded {
+            reason,
+            status: Some(200),
+            stored,
+            collapsed,
+        };
+        check(
+            CacheStatus { outcome: CacheOutcome::Hit, ttl: Some(7), detail: None },
+            "sentrybox; hit; ttl=7",
+        );
+        check(
+            CacheStatus {
+                outcome: forwarded(ForwardReason::UriMiss, true, false),
+                ttl: Some(120),
+                detail: None,
+            },
+            "sentrybox; fwd=uri-miss; fwd-status=200; stored; ttl=120",
+        );
+        check(
+            CacheStatus {
+                outcome: forwarded(ForwardReason::RouteNever, false, true),
+                ttl: None,
+                detail: None,
+            },
+            "sentrybox; fwd=bypass; fwd-status=200; collapsed; detail=route-never",
+        );
+        check(CacheStatus::refused(RefusalReason::UnknownPath), "sentrybox; detail=unknown-path");
+    }
+
+    proptest! {
+        #[test]
+        fn cleaning_twice_is_cleaning_once(
+            names in proptest::collection::vec("(connection|te|via|x-[a-c]|host|keep-alive|x-forwarded-for)", 0..8),
+            options in "(x-a|te|close|x-b|host)(, (x-a|x-c|close)){0,2}",
+        ) {
+            let mut once = HeaderMap::new();
+            for name in &names {
+                let value = HeaderValue::from_str(if name == "connection" { &options } else { "1" }).unwrap();
+                once.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
+            }
+            clean_request(&mut once);
+            let mut twice = once.clone();
+            clean_request(&mut twice);
+            prop_assert_eq!(once, twice);
+        }
+    }
+}

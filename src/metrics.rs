@@ -1,0 +1,237 @@
+//! Every metric in one place: name, unit, labels.
+//!
+//! Rooms count through typed methods (`metrics.requests.observe(..)`, `metrics.store.inserted()`); nobody else
+//! knows a metric's name. A label's value is one of a closed set that is known at start, and its handle is
+//! resolved once. A test holds this table and the registry together:
+//!
+//! | Metric | Type | Labels | Counts |
+//! |---|---|---|---|
+//! | `sentrybox_requests_total` | counter | `handling`, `reason`, `status_class` | requests answered, and why so |
+//! | `sentrybox_request_duration_seconds` | histogram | `handling` | from a request's head to its answer's head |
+//! | `sentrybox_requests_by_route_total` | counter | `route`, `handling` | requests by route template |
+//! | `sentrybox_upstream_requests_total` | counter | `outcome` | requests sent upstream, and how they ended |
+//! | `sentrybox_upstream_in_flight` | gauge | | requests upstream at this moment |
+//! | `sentrybox_upstream_duration_seconds` | histogram | | from sending upstream to its answer's head |
+//! | `sentrybox_upstream_wait_seconds` | histogram | | time queued for upstream capacity |
+//! | `sentrybox_upstream_retries_total` | counter | | requests sent again after a pooled connection was dead |
+//! | `sentrybox_store_bytes` | gauge | | weight of what is stored |
+//! | `sentrybox_store_responses` | gauge | | responses stored |
+//! | `sentrybox_store_insertions_total` | counter | | responses put into the store |
+//! | `sentrybox_store_evictions_total` | counter | `cause` | responses that left the store |
+//! | `sentrybox_not_stored_total` | counter | `reason` | answers that were not stored |
+//! | `sentrybox_flights_total` | counter | | forwards that any number of requests may share |
+//! | `sentrybox_passengers_total` | counter | | requests that joined a flight already in the air |
+//! | `sentrybox_flights_lost_total` | counter | | flights that never landed |
+//! | `sentrybox_invalidations_total` | counter | `cause` | invalidations |
+//! | `sentrybox_background_refreshes_total` | counter | `outcome` | refreshes behind a stale answer |
+//! | `sentrybox_connections_open` | gauge | `listener` | connections open at this moment |
+//! | `sentrybox_connections_total` | counter | `listener` | connections accepted |
+//! | `sentrybox_connections_ended_total` | counter | `cause` | connections that ended, and how |
+//! | `sentrybox_accept_errors_total` | counter | | failed attempts to accept a connection |
+//! | `sentrybox_panics_total` | counter | | requests whose work panicked: defects of ours |
+//! | `sentrybox_build_info` | gauge | `version` | always 1 |
+//! | `sentrybox_allocator_allocated_bytes` | gauge | | bytes that the process asked of its allocator |
+//! | `sentrybox_allocator_resident_bytes` | gauge | | bytes that the allocator holds in memory |
+//! | `process_cpu_seconds_total` | counter | | processor time, user and system |
+//! | `process_resident_memory_bytes` | gauge | | resident memory |
+//! | `process_open_fds` | gauge | | open file descriptors |
+//! | `process_start_time_seconds` | gauge | | start of the process, since the Unix epoch |
+//!
+//! Invariant: no label's value comes from a request; an unknown route counts as `other`.
+//! Not here: serving them (`admin`), the clock (durations are handed in).
+
+use std::time::SystemTime;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::handling::{Handling, RefusalReason};
+use crate::metrics::connections::ConnectionMetrics;
+use crate::metrics::exposition::Exposition;
+use crate::metrics::process::Process;
+use crate::metrics::requests::RequestMetrics;
+use crate::metrics::store::{FlightMetrics, StoreMetrics};
+use crate::metrics::upstream::UpstreamMetrics;
+
+pub mod closed;
+pub mod connections;
+pub mod exposition;
+pub mod process;
+pub mod requests;
+pub mod store;
+pub mod upstream;
+
+/// Upper bounds of the duration buckets, in seconds: from a hit in memory to the slowest answer we wait for.
+const BUCKETS: [f64; 19] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0,
+];
+
+/// Every metric of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    panics: Counter,
+    /// What clients asked, and what became of it.
+    pub requests: RequestMetrics,
+    /// What upstream was asked.
+    pub upstream: UpstreamMetrics,
+    /// What is stored.
+    pub store: StoreMetrics,
+    /// What was collapsed.
+    pub flights: FlightMetrics,
+    /// Who is connected.
+    pub connections: ConnectionMetrics,
+}
+
+impl Metrics {
+    /// Registers every metric. `routes` are the only values that the label `route` may have, besides `other`.
+    pub fn new(started: SystemTime, routes: &[String]) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process::started(started)));
+        let ours = registry.sub_registry_with_prefix("sentrybox");
+        let panics = counter(ours, "panics", "Requests whose work panicked");
+        let build: Family<[(&'static str, &'static str); 1], Gauge> = Family::default();
+        build.get_or_create_owned(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        ours.register("build_info", "The running version", build);
+        Self {
+            panics,
+            requests: RequestMetrics::register(ours, routes),
+            upstream: UpstreamMetrics::register(ours),
+            store: StoreMetrics::register(ours),
+            flights: FlightMetrics::register(ours),
+            connections: ConnectionMetrics::register(ours),
+            registry,
+        }
+    }
+
+    /// Counts a request whose work panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
+        let reason = RefusalReason::InternalError;
+        self.requests.count(Handling::Refuse(reason), reason.status());
+    }
+
+    /// Counts a request that was still in work when the shutdown's deadline passed.
+    pub fn cut_by_shutdown(&self) {
+        let reason = RefusalReason::ShuttingDown;
+        self.requests.count(Handling::Refuse(reason), reason.status());
+    }
+
+    /// Renders every metric.
+    pub fn encode(&self, exposition: Exposition) -> String {
+        let mut rendered = String::new();
+        // Writing to a string cannot fail; a collector that fails leaves out its own lines.
+        let _ = text::encode(&mut rendered, &self.registry);
+        exposition.adapt(rendered)
+    }
+}
+
+/// Registers a counter without labels.
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+/// Creates a histogram of durations, in seconds.
+fn durations() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use http::StatusCode;
+
+    use super::*;
+    use crate::metrics::store::StoreLevels;
+
+    /// One row: the metric's type and its labels.
+    type Table = BTreeMap<String, (String, Vec<String>)>;
+
+    fn documented() -> Table {
+        let rows = include_str!("metrics.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+        rows.map(|row| {
+            let mut cells = row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+            let name = cells.next().unwrap();
+            let kind = cells.next().unwrap();
+            let labels = cells.next().unwrap();
+            let labels = labels.split("`, `").filter(|label| !label.is_empty()).map(str::to_owned).collect();
+            (name, (kind, labels))
+        })
+        .collect()
+    }
+
+    fn registered(rendered: &str) -> Table {
+        let mut table = Table::new();
+        for line in rendered.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let sample = rendered.lines().find(|line| {
+                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ', '_'].as_slice()))
+            });
+            let sample = sample.unwrap_or_else(|| panic!("{name} has no sample"));
+            let labels = sample.split_once('{').map_or("", |(_, rest)| rest.split_once('}').unwrap().0);
+            let labels = labels.split("\",").filter_map(|pair| pair.split_once('=')).map(|(name, _)| name);
+            let labels = labels.filter(|label| *label != "le").map(str::to_owned).collect();
+            table.insert(name.to_owned(), (kind.to_owned(), labels));
+        }
+        table
+    }
+
+    fn touched() -> Metrics {
+        let metrics = Metrics::new(UNIX_EPOCH + Duration::from_hours(1), &["/api/0/known/".to_owned()]);
+        metrics.requests.observe(Handling::Reuse, StatusCode::OK, Duration::from_micros(70));
+        metrics.requests.observe_route("/api/0/known/", Handling::Reuse);
+        metrics.store.measure_with(Box::new(|| StoreLevels { bytes: 7, responses: 3 }));
+        metrics
+    }
+
+    #[test]
+    fn the_documented_table_and_the_registry_agree() {
+        assert_eq!(registered(&touched().encode(Exposition::Text)), documented());
+    }
+
+    #[test]
+    fn no_two_metrics_share_a_family_name() {
+        let rendered = touched().encode(Exposition::OpenMetrics);
+        let mut names: Vec<&str> = rendered
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_panic_counts_as_a_refused_request_too() {
+        let metrics = touched();
+        metrics.panicked();
+        let rendered = metrics.encode(Exposition::OpenMetrics);
+        assert!(rendered.contains("sentrybox_panics_total 1\n"));
+        let line = "sentrybox_requests_total{handling=\"refuse\",reason=\"internal-error\",status_class=\"5xx\"} 1\n";
+        assert!(rendered.contains(line), "{rendered}");
+    }
+
+    #[test]
+    fn levels_are_read_at_each_scrape() {
+        let rendered = touched().encode(Exposition::OpenMetrics);
+        assert!(rendered.contains("sentrybox_store_bytes 7\n"));
+        assert!(rendered.contains("sentrybox_store_responses 3\n"));
+    }
+
+    #[test]
+    fn the_version_is_told() {
+        let line = format!("sentrybox_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"));
+        assert!(touched().encode(Exposition::Text).contains(&line));
+    }
+}

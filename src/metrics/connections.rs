@@ -1,0 +1,132 @@
+//! Counts who is connected, and how connections end.
+//!
+//! Invariant: [`OpenConnection`] gives its place back however the connection ends.
+//! Not here: deciding when a connection ends (`server`).
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::metrics::closed::{ClosedLabel, PerValue};
+use crate::metrics::counter;
+
+/// Which listener accepted a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// The one for clients.
+    Clients,
+    /// The one for operators.
+    Admin,
+}
+
+impl ClosedLabel for Listener {
+    const NAME: &'static str = "listener";
+    const ALL: &'static [Self] = &[Self::Clients, Self::Admin];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Clients => "clients",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionEnd {
+    /// As either side wished.
+    Closed,
+    /// Its first bytes did not come in time.
+    FirstByteTimeout,
+    /// The next request's head did not come in time, or the connection idled too long.
+    HeaderTimeout,
+    /// It broke, or what came over it was not HTTP.
+    Broken,
+    /// The shutdown did not wait for it.
+    Dropped,
+}
+
+impl ClosedLabel for ConnectionEnd {
+    const NAME: &'static str = "cause";
+    const ALL: &'static [Self] =
+        &[Self::Closed, Self::FirstByteTimeout, Self::HeaderTimeout, Self::Broken, Self::Dropped];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::FirstByteTimeout => "first-byte-timeout",
+            Self::HeaderTimeout => "header-timeout",
+            Self::Broken => "broken",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// Who is connected.
+#[derive(Debug)]
+pub struct ConnectionMetrics {
+    open: Arc<PerValue<Listener, Gauge>>,
+    accepted: PerValue<Listener, Counter>,
+    ended: Arc<PerValue<ConnectionEnd, Counter>>,
+    accept_errors: Counter,
+}
+
+impl ConnectionMetrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let help = "Connections that ended, and how";
+        let ended = Arc::new(PerValue::register(registry, "connections_ended", help));
+        Self {
+            open: Arc::new(PerValue::register(
+                registry,
+                "connections_open",
+                "Connections open at this moment",
+            )),
+            accepted: PerValue::register(registry, "connections", "Connections accepted"),
+            ended,
+            accept_errors: counter(registry, "accept_errors", "Failed attempts to accept a connection"),
+        }
+    }
+
+    /// Counts a connection as open until the returned guard is dropped.
+    pub fn opened(&self, listener: Listener) -> OpenConnection {
+        self.accepted.increment(listener);
+        self.open.shift(listener, 1);
+        OpenConnection {
+            open: Arc::clone(&self.open),
+            ended: Arc::clone(&self.ended),
+            listener,
+            end: ConnectionEnd::Dropped,
+        }
+    }
+
+    /// Counts a failed attempt to accept a connection.
+    pub fn accept_failed(&self) {
+        self.accept_errors.inc();
+    }
+}
+
+/// A connection that is open for as long as this lives; one that nobody ends counts as dropped.
+#[derive(Debug)]
+pub struct OpenConnection {
+    open: Arc<PerValue<Listener, Gauge>>,
+    ended: Arc<PerValue<ConnectionEnd, Counter>>,
+    listener: Listener,
+    end: ConnectionEnd,
+}
+
+impl OpenConnection {
+    /// Ends the connection in a known way.
+    pub fn end(mut self, end: ConnectionEnd) {
+        self.end = end;
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.open.shift(self.listener, -1);
+        self.ended.increment(self.end);
+    }
+}

@@ -1,0 +1,241 @@
+//! Counts what is stored, what is not, and what was collapsed.
+//!
+//! Invariant: levels are read from the store itself at each scrape, so they cannot drift.
+//! Not here: storing (`cache::store`), flying (`cache::single_flight`).
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::metrics::closed::{ClosedLabel, PerValue};
+use crate::metrics::counter;
+
+/// Why a stored response left the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvictionCause {
+    /// The store was full.
+    Size,
+    /// It could not be of use any more: past its lifetime and its stale windows.
+    Retention,
+    /// A newer one took its place.
+    Replaced,
+    /// It was removed: unusable, or purged.
+    Removed,
+}
+
+impl ClosedLabel for EvictionCause {
+    const NAME: &'static str = "cause";
+    const ALL: &'static [Self] = &[Self::Size, Self::Retention, Self::Replaced, Self::Removed];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Retention => "retention",
+            Self::Replaced => "replaced",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// Why an answer was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotStoredReason {
+    /// Its body is larger than `cache.max_response_bytes`.
+    TooLarge,
+    /// `cache.max_in_flight_bytes` was taken.
+    NoBudget,
+    /// The rules forbid it.
+    NotStorable,
+    /// Its body broke off.
+    Broken,
+}
+
+impl ClosedLabel for NotStoredReason {
+    const NAME: &'static str = "reason";
+    const ALL: &'static [Self] = &[Self::TooLarge, Self::NoBudget, Self::NotStorable, Self::Broken];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too-large",
+            Self::NoBudget => "no-budget",
+            Self::NotStorable => "not-storable",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// Why stored responses became unusable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidationCause {
+    /// An unsafe request.
+    Write,
+    /// An operator's purge.
+    Purge,
+}
+
+impl ClosedLabel for InvalidationCause {
+    const NAME: &'static str = "cause";
+    const ALL: &'static [Self] = &[Self::Write, Self::Purge];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Purge => "purge",
+        }
+    }
+}
+
+/// How a refresh behind a stale answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// What is stored is fresh again.
+    Ok,
+    /// What is stored stays as it was.
+    Failed,
+}
+
+impl ClosedLabel for RefreshOutcome {
+    const NAME: &'static str = "outcome";
+    const ALL: &'static [Self] = &[Self::Ok, Self::Failed];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What the store holds at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreLevels {
+    /// Weight of all stored responses, keys and indexes included, in bytes.
+    pub bytes: u64,
+    /// How many responses are stored.
+    pub responses: u64,
+}
+
+/// Reads the store's levels.
+pub type ReadLevels = Box<dyn Fn() -> StoreLevels + Send + Sync>;
+
+/// What is stored.
+#[derive(Debug)]
+pub struct StoreMetrics {
+    levels: Arc<Levels>,
+    insertions: Counter,
+    evictions: PerValue<EvictionCause, Counter>,
+    not_stored: PerValue<NotStoredReason, Counter>,
+    invalidations: PerValue<InvalidationCause, Counter>,
+}
+
+impl StoreMetrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let levels = Arc::new(Levels(OnceLock::new()));
+        registry.register_collector(Box::new(Arc::clone(&levels)));
+        let help = "Responses that left the store";
+        let evictions = PerValue::register(registry, "store_evictions", help);
+        Self {
+            levels,
+            insertions: counter(registry, "store_insertions", "Responses put into the store"),
+            evictions,
+            not_stored: PerValue::register(registry, "not_stored", "Answers that were not stored"),
+            invalidations: PerValue::register(registry, "invalidations", "Invalidations"),
+        }
+    }
+
+    /// Sets where the levels are read from at each scrape; the first call wins.
+    pub fn measure_with(&self, read: ReadLevels) {
+        let _ = self.levels.0.set(read);
+    }
+
+    /// Counts a response put into the store.
+    pub fn inserted(&self) {
+        self.insertions.inc();
+    }
+
+    /// Counts a response that left the store.
+    pub fn evicted(&self, cause: EvictionCause) {
+        self.evictions.increment(cause);
+    }
+
+    /// Counts an answer that was not stored.
+    pub fn not_stored(&self, reason: NotStoredReason) {
+        self.not_stored.increment(reason);
+    }
+
+    /// Counts an invalidation.
+    pub fn invalidated(&self, cause: InvalidationCause) {
+        self.invalidations.increment(cause);
+    }
+}
+
+/// The store's levels, read when somebody asks.
+struct Levels(OnceLock<ReadLevels>);
+
+impl fmt::Debug for Levels {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Levels").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Levels {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(read) = self.0.get() else { return Ok(()) };
+        let levels = read();
+        let help = "Weight of what is stored.";
+        let metric = encoder.encode_descriptor("store", help, Some(&Unit::Bytes), MetricType::Gauge)?;
+        ConstGauge::new(levels.bytes).encode(metric)?;
+        let help = "Responses stored.";
+        let metric = encoder.encode_descriptor("store_responses", help, None, MetricType::Gauge)?;
+        ConstGauge::new(levels.responses).encode(metric)
+    }
+}
+
+/// What was collapsed.
+#[derive(Debug)]
+pub struct FlightMetrics {
+    flights: Counter,
+    passengers: Counter,
+    lost: Counter,
+    refreshes: PerValue<RefreshOutcome, Counter>,
+}
+
+impl FlightMetrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let help = "Refreshes behind a stale answer";
+        Self {
+            flights: counter(registry, "flights", "Forwards that any number of requests may share"),
+            passengers: counter(registry, "passengers", "Requests that joined a flight already in the air"),
+            lost: counter(registry, "flights_lost", "Flights that never landed"),
+            refreshes: PerValue::register(registry, "background_refreshes", help),
+        }
+    }
+
+    /// Counts a flight that took off.
+    pub fn took_off(&self) {
+        self.flights.inc();
+    }
+
+    /// Counts a request that joined a flight already in the air.
+    pub fn joined(&self) {
+        self.passengers.inc();
+    }
+
+    /// Counts a flight that never landed.
+    pub fn lost(&self) {
+        self.lost.inc();
+    }
+
+    /// Counts a refresh behind a stale answer.
+    pub fn refreshed(&self, outcome: RefreshOutcome) {
+        self.refreshes.increment(outcome);
+    }
+}
