@@ -1,0 +1,162 @@
+//! Decides which upstream a request goes to, and which hosts count as Sentry's.
+//!
+//! Today every request goes to the one configured region ("pinned"): what is learned from answers, and paths
+//! that only the control host serves, come with routing by organization.
+//!
+//! Invariants: a request goes to a configured URL and nowhere else, whatever a body, a token or a field says; a
+//! region's URL in a body is rewritten only when a request for that region through us would reach it.
+//! Not here: the rewriting itself (`links`), sending (`upstream`).
+
+use http::uri::{Authority, Scheme, Uri};
+
+use crate::admission::AdmittedRequest;
+use crate::config::UpstreamConfig;
+use crate::links::KnownHosts;
+
+/// Name of the region that reaches every other one: Sentry's gateway.
+const GLOBAL: &str = "global";
+
+/// The upstreams, fixed by the configuration.
+#[derive(Debug)]
+pub struct Regions {
+    chosen: Origin,
+    /// Authorities of the regions that a request through us reaches.
+    reachable: Vec<Origin>,
+    /// Further authorities under which the chosen upstream speaks of itself.
+    aliases: Vec<String>,
+    known_hosts: KnownHosts,
+}
+
+/// Scheme and authority of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    scheme: Scheme,
+    authority: Authority,
+}
+
+/// An upstream URL of the configuration that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("could not read {key} as a URL of scheme and authority")]
+pub struct BadOrigin {
+    key: String,
+}
+
+impl Origin {
+    /// Returns the authority.
+    pub fn authority(&self) -> &str {
+        self.authority.as_str()
+    }
+
+    fn parse(key: &str, url: &str) -> Result<Self, BadOrigin> {
+        let bad = || BadOrigin { key: key.to_owned() };
+        let parts = url.trim_end_matches('/').parse::<Uri>().map_err(|_| bad())?.into_parts();
+        match (parts.scheme, parts.authority) {
+            (Some(scheme), Some(authority)) => Ok(Self { scheme, authority }),
+            (None | Some(_), None) | (None, Some(_)) => Err(bad()),
+        }
+    }
+}
+
+impl Regions {
+    /// Reads the upstreams of a configuration.
+    ///
+    /// # Errors
+    /// Names the key whose URL is none.
+    pub fn new(config: &UpstreamConfig) -> Result<Self, BadOrigin> {
+        let region = |name: &String, url: &String| Origin::parse(&format!("upstream.regions.{name}"), url);
+        let all =
+            config.regions.iter().map(|(name, url)| region(name, url)).collect::<Result<Vec<_>, _>>()?;
+        let named = config.regions.get(&config.region).map(|url| region(&config.region, url)).transpose()?;
+        // `upstream.url` says where the region is reached; it stays the same region.
+        let chosen = match (config.url.as_str(), &named) {
+            ("", Some(origin)) => origin.clone(),
+            ("", None) => return Err(BadOrigin { key: "upstream.region".to_owned() }),
+            (url, _) => Origin::parse("upstream.url", url)?,
+        };
+        let authorities = all.iter().chain([&chosen]).map(|origin| origin.authority().to_owned());
+        let known_hosts = KnownHosts::new(authorities.chain(config.link_hosts.iter().cloned()));
+        // The gateway finds each organization's region by itself (`sentry-api.md` §6).
+        let mut reachable = if config.region == GLOBAL { all } else { named.into_iter().collect() };
+        reachable.push(chosen.clone());
+        Ok(Self { chosen, reachable, aliases: config.link_hosts.clone(), known_hosts })
+    }
+
+    /// Returns the upstream for a request.
+    pub fn upstream(&self, _request: &AdmittedRequest) -> &Origin {
+        &self.chosen
+    }
+
+    /// Returns the upstream's URL of the request: the client's own path and query, to the byte.
+    pub fn target(&self, request: &AdmittedRequest) -> Option<Uri> {
+        let origin = self.upstream(request);
+        let mut target = request.path().to_owned();
+        if let Some(query) = request.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        Uri::builder()
+            .scheme(origin.scheme.clone())
+            .authority(origin.authority.clone())
+            .path_and_query(target)
+            .build()
+            .ok()
+    }
+
+    /// Returns the hosts that count as Sentry's in `Link` and `Location`.
+    pub fn known_hosts(&self) -> &KnownHosts {
+        &self.known_hosts
+    }
+
+    /// Returns whether a request for the region of this URL, sent through us, would reach it.
+    pub fn reaches(&self, url: &str) -> bool {
+        let Ok(uri) = url.parse::<Uri>() else { return false };
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else { return false };
+        self.reachable.iter().any(|origin| origin.scheme == *scheme && origin.authority == *authority)
+            || self.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(authority.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::UpstreamConfig;
+
+    fn regions(region: &str, url: &str) -> Regions {
+        let mut config: UpstreamConfig = crate::config::load::defaults().upstream;
+        config.region = region.to_owned();
+        config.url = url.to_owned();
+        config.regions = BTreeMap::from(
+            [("global", "https://sentry.io"), ("us", "https://us.sentry.io"), ("de", "https://de.sentry.io")]
+                .map(|(name, url)| (name.to_owned(), url.to_owned())),
+        );
+        Regions::new(&config).unwrap()
+    }
+
+    #[test]
+    fn a_pinned_region_reaches_only_itself() {
+        let regions = regions("us", "");
+        assert!(regions.reaches("https://us.sentry.io"));
+        assert!(!regions.reaches("http://us.sentry.io"));
+        assert!(!regions.reaches("https://de.sentry.io"));
+        assert!(!regions.reaches("https://evil.example"));
+    }
+
+    #[test]
+    fn the_gateway_reaches_every_configured_region() {
+        let regions = regions("global", "");
+        assert!(regions.reaches("https://us.sentry.io"));
+        assert!(regions.reaches("https://de.sentry.io/"));
+        assert!(!regions.reaches("https://fr.sentry.io"));
+    }
+
+    #[test]
+    fn an_upstream_url_moves_the_region_and_leaves_it_the_same_region() {
+        let regions = regions("us", "http://127.0.0.1:8080/");
+        assert_eq!(regions.chosen.authority(), "127.0.0.1:8080");
+        assert!(regions.reaches("https://us.sentry.io"));
+        assert!(regions.reaches("http://127.0.0.1:8080"));
+        assert!(!regions.reaches("https://de.sentry.io"));
+    }
+}
