@@ -1,0 +1,29 @@
+//! The cache: the vocabulary of RFC 9111, and which file owns each word.
+//!
+//! | Word | Means | Owner |
+//! |---|---|---|
+//! | stored response | what the cache keeps | [`stored_response`], its bytes in [`body`] |
+//! | cache key, primary key, variant | under what it is kept (RFC 9111 §2, §4.1) | [`key`] |
+//! | directive | what `Cache-Control` says (§5.2) | [`directives`] |
+//! | private cache, shared cache | which rules a partition obeys | [`policy`] |
+//! | storable | may be kept (§3) | [`storing`] |
+//! | fresh, stale, current age, freshness lifetime | may be reused (§4.2) | [`freshness`] |
+//! | validator, revalidate, freshen | ask again, conditionally (§4.3) | [`stored_response`] |
+//! | invalidate, purge | make unusable, by a write or by an operator (§4.4) | [`invalidation`] |
+//! | generation, stamp, tag | how an invalidation reaches what is stored | [`generations`] |
+//! | look up, evict | find; make room | [`store`] |
+//! | collapse, flight, passenger | one forward for many requests (§4) | [`single_flight`] |
+//!
+//! The rooms above [`store`] are pure: no I/O, no clock. None of them knows how upstream is asked.
+
+pub mod body;
+pub mod directives;
+pub mod freshness;
+pub mod generations;
+pub mod invalidation;
+pub mod key;
+pub mod policy;
+pub mod single_flight;
+pub mod store;
+pub mod stored_response;
+pub mod storing;

@@ -1,0 +1,392 @@
+//! Builds cache keys: who asks, which upstream, what target, in which variant ([RFC 9111 §2], §4.1).
+//!
+//! Targets are normalized so that equal spellings share a key (`sentry-api.md` §4.4): escapes that stand for
+//! themselves are resolved, an empty `cursor=` is dropped, parameters are sorted by name, and every duplicate
+//! keeps its place among its name's values. `%2F` and `/` stay two things in a path. Upstream is always sent the
+//! client's own spelling; nothing here reaches the wire but [`Negotiation`].
+//!
+//! Invariants: no key exists without a partition, and keys of two partitions are never equal, whatever their
+//! hashes; hashes are keyed, so nobody outside can search for collisions.
+//! Not here: which fields a response nominates (`cache::stored_response`), looking up (`cache::store`).
+//!
+//! [RFC 9111 §2]: https://www.rfc-editor.org/rfc/rfc9111#section-2
+
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::admission::AdmittedRequest;
+use crate::credential::CredentialPartition;
+
+/// Bytes that stand for themselves in a path, besides letters and digits ([RFC 3986 §3.3]).
+///
+/// [RFC 3986 §3.3]: https://www.rfc-editor.org/rfc/rfc3986#section-3.3
+const PLAIN_IN_PATH: &[u8] = b"-._~!$&'()*+,;=:@";
+
+/// Bytes that stand for themselves in a normalized query; everything that separates is escaped.
+const PLAIN_IN_QUERY: &[u8] = b"-._~!$'()*,:@/?";
+
+/// Computes key hashes: SipHash-2-4 with 128 bits under a key of this deployment.
+#[derive(Clone)]
+pub struct KeyHasher {
+    key: [u8; 16],
+}
+
+impl std::fmt::Debug for KeyHasher {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("KeyHasher([redacted])")
+    }
+}
+
+impl KeyHasher {
+    /// Takes the key under which everything is hashed.
+    pub fn new(key: [u8; 16]) -> Self {
+        Self { key }
+    }
+
+    fn start(&self) -> KeyHash {
+        KeyHash(SipHasher24::new_with_key(&self.key))
+    }
+}
+
+/// A hash in the making; every part is written with its length, so that no two sequences of parts run together.
+struct KeyHash(SipHasher24);
+
+impl KeyHash {
+    fn part(&mut self, bytes: &[u8]) {
+        self.0.write_usize(bytes.len());
+        self.0.write(bytes);
+    }
+
+    fn finish(&self) -> u128 {
+        self.0.finish128().as_u128()
+    }
+}
+
+/// The part of the key that does not depend on `Vary`: partition, upstream, normalized target, [`Negotiation`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrimaryKey(CacheKey);
+
+/// The key of one stored response: the primary key and the values of the nominated fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheKey {
+    partition: CredentialPartition,
+    hash: u128,
+}
+
+impl PrimaryKey {
+    /// Builds the primary key of a request to an upstream, which is named by its authority.
+    pub fn of(request: &AdmittedRequest, upstream: &str, hasher: &KeyHasher) -> Self {
+        let negotiation = Negotiation::of(request);
+        let mut hash = hasher.start();
+        hash.part(request.partition().as_bytes());
+        hash.part(upstream.as_bytes());
+        hash.part(normalized_path(request.path()).as_bytes());
+        hash.part(normalized_query(request.query().unwrap_or_default()).as_bytes());
+        for value in negotiation.values() {
+            hash.part(value.map_or(&[], HeaderValue::as_bytes));
+        }
+        Self(CacheKey { partition: request.partition(), hash: hash.finish() })
+    }
+
+    /// Returns the key itself, under which responses without nominated fields are stored.
+    pub fn key(self) -> CacheKey {
+        self.0
+    }
+
+    /// Returns the key of the variant that a request with these fields selects ([RFC 9111 §4.1]).
+    ///
+    /// [RFC 9111 §4.1]: https://www.rfc-editor.org/rfc/rfc9111#section-4.1
+    pub fn variant(self, nominated: &[HeaderName], fields: &HeaderMap, hasher: &KeyHasher) -> CacheKey {
+        if nominated.is_empty() {
+            return self.0;
+        }
+        let mut hash = hasher.start();
+        hash.part(&self.0.hash.to_ne_bytes());
+        for name in nominated {
+            hash.part(name.as_str().as_bytes());
+            // "… the presented request fields … can be transformed: adding or removing whitespace, … combining
+            // multiple field lines with the same field name" (RFC 9111 §4.1).
+            let value = fields.contains_key(name).then(|| combined(fields, name));
+            hash.part(value.as_deref().map_or(&[0], str::as_bytes));
+        }
+        CacheKey { partition: self.0.partition, hash: hash.finish() }
+    }
+}
+
+impl CacheKey {
+    /// Returns the partition that the key belongs to.
+    pub fn partition(&self) -> CredentialPartition {
+        self.partition
+    }
+}
+
+impl Hash for CacheKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The hash is keyed and uniform: half of it is as good as hashing once more.
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
+        state.write_u64(self.hash as u64);
+    }
+}
+
+/// Hands the 64 bits of a [`CacheKey`] through unchanged.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct PassThroughHasher(u64);
+
+impl Hasher for PassThroughHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // Only `write_u64` is used; this keeps the trait's promise for anything else.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Builds the hasher for maps keyed by [`CacheKey`].
+pub type KeyHashBuilder = BuildHasherDefault<PassThroughHasher>;
+
+/// The request fields that are part of every key, in the form in which a flight sends them.
+///
+/// Sentry varies by language and echoes `Origin` without saying so (`sentry-api.md` §1); clients spell "anything"
+/// in several ways, which must not split the cache (`clients.md`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Negotiation {
+    /// `Accept`: absent where the client accepts JSON, else its literal value.
+    pub accept: Option<HeaderValue>,
+    /// `Accept-Language`: absent where the client says `*` or nothing.
+    pub language: Option<HeaderValue>,
+    /// `Origin`.
+    pub origin: Option<HeaderValue>,
+}
+
+impl Negotiation {
+    /// Reads the negotiation of a request.
+    pub fn of(request: &AdmittedRequest) -> Self {
+        Self::read(request.fields())
+    }
+
+    fn read(fields: &HeaderMap) -> Self {
+        let language = joined(fields, &header::ACCEPT_LANGUAGE);
+        Self {
+            accept: joined(fields, &header::ACCEPT).filter(|value| !accepts_json(value)),
+            language: language.filter(|value| value.as_bytes().trim_ascii() != b"*"),
+            origin: joined(fields, &header::ORIGIN),
+        }
+    }
+
+    fn values(&self) -> [Option<&HeaderValue>; 3] {
+        [self.accept.as_ref(), self.language.as_ref(), self.origin.as_ref()]
+    }
+}
+
+/// Returns whether one of the media ranges that JSON falls into is listed, and none of them is refused.
+fn accepts_json(value: &HeaderValue) -> bool {
+    let Ok(text) = value.to_str() else { return false };
+    let mut ranges =
+        text.split(',').map(|range| crate::headers::weighted(range.trim())).filter(|(range, _)| {
+            ["*/*", "application/*", "application/json"].iter().any(|json| range.eq_ignore_ascii_case(json))
+        });
+    let Some((_, first)) = ranges.next() else { return false };
+    first > 0.0 && ranges.all(|(_, weight)| weight > 0.0)
+}
+
+/// Returns all values of a field as one, as the client sent them.
+fn joined(fields: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut values = fields.get_all(name).iter();
+    let first = values.next()?;
+    let mut bytes = first.as_bytes().to_vec();
+    for value in values {
+        bytes.extend_from_slice(b", ");
+        bytes.extend_from_slice(value.as_bytes());
+    }
+    HeaderValue::from_bytes(&bytes).ok().filter(|value| !value.is_empty())
+}
+
+/// Returns the values of a field as one, without the whitespace that means nothing.
+fn combined(fields: &HeaderMap, name: &HeaderName) -> String {
+    let values: Vec<_> =
+        fields.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let members: Vec<_> = values.iter().flat_map(|value| value.split(',')).map(str::trim).collect();
+    members.join(",")
+}
+
+/// Returns the normalized spelling of a path: what stands for itself is plain, everything else escaped.
+pub fn normalized_path(path: &str) -> String {
+    let mut normalized = String::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        match escape(first, after) {
+            Some(decoded) => {
+                rest = after.get(2..).unwrap_or_default();
+                push(&mut normalized, decoded, PLAIN_IN_PATH);
+            }
+            None if first == b'/' => normalized.push('/'),
+            None => push(&mut normalized, first, PLAIN_IN_PATH),
+        }
+    }
+    normalized
+}
+
+/// Returns the normalized spelling of a query: pairs sorted by name, values of one name in their order.
+pub fn normalized_query(query: &str) -> String {
+    let mut pairs: Vec<(String, String)> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(name, value)| (normalized_word(name), normalized_word(value)))
+        .collect();
+    // "An empty `cursor=` counts as no cursor and is dropped" (`sentry-api.md` §3); with several the last counts.
+    if pairs.iter().filter(|(name, _)| name == "cursor").count() == 1 {
+        pairs.retain(|(name, value)| name != "cursor" || !value.is_empty());
+    }
+    pairs.sort_by(|(left, _), (right, _)| left.cmp(right));
+    let words: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    words.join("&")
+}
+
+fn normalized_word(word: &str) -> String {
+    let mut normalized = String::with_capacity(word.len());
+    let mut rest = word.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        match escape(first, after) {
+            Some(decoded) => {
+                rest = after.get(2..).unwrap_or_default();
+                push(&mut normalized, decoded, PLAIN_IN_QUERY);
+            }
+            None if first == b'+' => push(&mut normalized, b' ', PLAIN_IN_QUERY),
+            None => push(&mut normalized, first, PLAIN_IN_QUERY),
+        }
+    }
+    normalized
+}
+
+/// Decodes `%XX`, given its first byte and what follows; `None` where it is no escape.
+fn escape(first: u8, after: &[u8]) -> Option<u8> {
+    let (b'%', [high, low, ..]) = (first, after) else { return None };
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    Some(digit(*high)? << 4 | digit(*low)?)
+}
+
+fn push(text: &mut String, byte: u8, plain: &[u8]) {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
+        text.push(char::from(byte));
+    } else {
+        text.push('%');
+        text.extend([byte >> 4, byte & 15].iter().filter_map(|digit| DIGITS.get(usize::from(*digit))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in pairs {
+            fields.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        fields
+    }
+
+    #[test]
+    fn equal_spellings_of_a_query_are_one() {
+        let same = |left: &str, right: &str| assert_eq!(normalized_query(left), normalized_query(right));
+        same("cursor=0:100:0", "cursor=0%3A100%3a0");
+        same("query=a+b", "query=a%20b");
+        same("", "cursor=");
+        same("", "&cursor=");
+        same("&cursor=1:2:3", "cursor=1:2:3");
+        same("b=1&a=2&b=3", "a=2&b=1&b=3");
+        same("a", "a=");
+        same("release=web@1.0", "release=web%401.0");
+        same("query=%zz", "query=%25zz");
+        same("next=a/b", "next=a%2Fb");
+    }
+
+    #[test]
+    fn different_queries_stay_different() {
+        let differ = |left: &str, right: &str| assert_ne!(normalized_query(left), normalized_query(right));
+        differ("project=1&project=2", "project=2&project=1");
+        differ("project=1&project=1", "project=1");
+        differ("statsPeriod=", "");
+        differ("a=b%26c=d", "a=b&c=d");
+        differ("a=1%2B1", "a=1+1");
+        differ("A=1", "a=1");
+        differ("cursor=1&cursor=", "cursor=1");
+        differ("a%3D=1", "a==1&a=");
+    }
+
+    #[test]
+    fn paths_unify_what_stands_for_itself_and_keep_slashes_apart() {
+        assert_eq!(normalized_path("/releases/web%401.0/"), normalized_path("/releases/web@1.0/"));
+        assert_eq!(normalized_path("/%7Eme/%61"), "/~me/a");
+        assert_eq!(normalized_path("/a%2fb/"), "/a%2Fb/");
+        assert_ne!(normalized_path("/a%2Fb/"), normalized_path("/a/b/"));
+        assert_ne!(normalized_path("/a%25b/"), normalized_path("/a%b/").replace("%25", "%"));
+    }
+
+    #[test]
+    fn clients_that_accept_json_negotiate_alike() {
+        let read = |pairs: &[(&str, &str)]| Negotiation::read(&fields(pairs));
+        let plain = read(&[]);
+        assert_eq!(plain, read(&[("accept", "*/*"), ("accept-language", "*")]));
+        assert_eq!(plain, read(&[("accept", "text/html, application/json;q=0.5")]));
+        assert_ne!(plain, read(&[("accept", "text/html")]));
+        assert_ne!(plain, read(&[("accept", "application/json;q=0, */*")]));
+        assert_ne!(plain, read(&[("accept-language", "de")]));
+        assert_ne!(plain, read(&[("origin", "https://a.example")]));
+    }
+
+    fn primary(partition: u8) -> PrimaryKey {
+        let keys = crate::credential::CredentialKeys::derive(&[7; 32]);
+        let value = HeaderValue::from_str(&format!("Bearer {partition}")).unwrap();
+        let credential = crate::credential::Credential::from_field(value);
+        PrimaryKey(CacheKey { partition: keys.partition(credential.as_ref()), hash: 1 })
+    }
+
+    #[test]
+    fn keys_of_two_partitions_differ_even_when_their_hashes_collide() {
+        assert_ne!(primary(1), primary(2));
+        assert_eq!(primary(1), primary(1));
+    }
+
+    #[test]
+    fn rfc9111_4_1_variants_differ_by_value_and_presence_not_by_whitespace() {
+        let hasher = KeyHasher::new([3; 16]);
+        let names = [HeaderName::from_static("x-a")];
+        let variant = |pairs: &[(&str, &str)]| primary(1).variant(&names, &fields(pairs), &hasher);
+        assert_eq!(variant(&[("x-a", "1, 2")]), variant(&[("x-a", "1"), ("x-a", "2")]));
+        assert_eq!(variant(&[("x-a", "1,2")]), variant(&[("x-a", " 1 , 2")]));
+        assert_ne!(variant(&[("x-a", "1")]), variant(&[("x-a", "2")]));
+        assert_ne!(variant(&[("x-a", "")]), variant(&[]));
+        assert_eq!(variant(&[("x-b", "1")]), variant(&[]));
+    }
+
+    proptest! {
+        #[test]
+        fn normalizing_twice_is_normalizing_once(path in "/[ -~]{0,30}", query in "[ -~]{0,30}") {
+            let path = normalized_path(&path);
+            prop_assert_eq!(&normalized_path(&path), &path);
+            let query = normalized_query(&query);
+            prop_assert_eq!(&normalized_query(&query), &query);
+        }
+    }
+}

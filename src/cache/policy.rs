@@ -1,0 +1,62 @@
+//! What holds before any stored response is looked at: which kind of cache, and what the operator decided.
+//!
+//! Each credential's partition is a *private* cache in the sense of RFC 9111; the anonymous one is a *shared* cache
+//! and obeys the stricter rules. [`CacheKind::of`] is the one place that says so.
+//! Not here: lifetimes of routes (`routes`), judging (`cache::freshness`, `cache::storing`).
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::admission::AdmittedRequest;
+use crate::cache::directives::RequestDirectives;
+use crate::config::{CacheConfig, ClientDirectives};
+use crate::credential::CredentialPartition;
+
+/// Which rules of RFC 9111 a partition obeys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheKind {
+    /// One credential's partition.
+    Private,
+    /// The partition of requests without a credential.
+    Shared,
+}
+
+impl CacheKind {
+    /// Returns the kind of a partition: the one place that says so.
+    pub fn of(partition: CredentialPartition) -> Self {
+        if partition == CredentialPartition::ANONYMOUS { Self::Shared } else { Self::Private }
+    }
+}
+
+/// What the operator decided, as far as it bears on freshness.
+#[derive(Debug, Clone, Copy)]
+pub struct FreshnessPolicy {
+    client_directives: ClientDirectives,
+    negative_fresh_for: Duration,
+}
+
+impl FreshnessPolicy {
+    /// Takes the operator's decisions from the configuration.
+    pub fn new(config: &CacheConfig) -> Self {
+        Self { client_directives: config.client_directives, negative_fresh_for: config.negative_fresh_for }
+    }
+
+    /// Returns how long a 404 or 410 on a route with a class is fresh.
+    pub fn negative_fresh_for(&self) -> Duration {
+        self.negative_fresh_for
+    }
+
+    /// Returns the directives of a request, as far as they count.
+    pub fn directives(&self, request: &AdmittedRequest) -> RequestDirectives {
+        match self.client_directives {
+            ClientDirectives::Honour => RequestDirectives::read(request.fields()),
+            ClientDirectives::Ignore => RequestDirectives::default(),
+        }
+    }
+}
+
+/// Returns whether a status code is heuristically cacheable: "200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, and 501" (RFC 9110 §15.1); 206 is never stored.
+pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+}

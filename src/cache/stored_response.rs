@@ -1,0 +1,499 @@
+//! What the cache keeps: a response, as upstream sent it, and what is needed to judge and to reuse it.
+//!
+//! Fields are cleaned of what was true only at the moment they were sent; `Link` and region URLs stay as upstream
+//! wrote them (rewriting happens at send time, from this pristine copy). Here are the validators and what is done
+//! with them: conditional requests to upstream, freshening by a 304, answers to clients' own conditions.
+//!
+//! Invariants: a stored response is complete and never changes: freshening and re-coding make a new one; it holds
+//! no credential and no cookie; its memory is its own, not a slice of a connection's buffer.
+//! Not here: whether it may be stored or reused (`cache::freshness`), where it is kept (`cache::store`).
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::cache::body::StoredBody;
+use crate::cache::directives::ResponseDirectives;
+use crate::cache::generations::{Stamp, Standing, TagSlots};
+use crate::headers;
+
+/// What the store and its indexes need for each response besides what is counted: measured, see the README.
+const FIXED_WEIGHT: usize = 720;
+
+/// What a field costs in a `HeaderMap`: its bucket and its share of the index.
+const FIELD_WEIGHT: usize = 112;
+
+/// Fields that are true only for the answer they came with (`sentry-api.md`, implication 15).
+const PER_ANSWER: [HeaderName; 4] = [
+    header::SET_COOKIE,
+    HeaderName::from_static("x-served-by"),
+    HeaderName::from_static("x-sentry-proxy-url"),
+    header::AGE,
+];
+
+/// Request fields that are part of every key, or never reach upstream: nominating them adds nothing.
+const ALWAYS_KEYED: [HeaderName; 6] = [
+    header::ACCEPT,
+    header::ACCEPT_LANGUAGE,
+    header::ACCEPT_ENCODING,
+    header::ORIGIN,
+    header::COOKIE,
+    header::AUTHORIZATION,
+];
+
+/// What a look-up found.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// Nothing under the primary key.
+    Nothing,
+    /// Something, but for other values of the nominated fields.
+    OtherVariant,
+    /// Something that a write or a purge has made unusable.
+    Unusable,
+    /// A stored response.
+    Stored(Arc<StoredResponse>, Standing),
+}
+
+/// Where and when a response came from.
+#[derive(Debug, Clone)]
+pub struct Provenance {
+    /// When the request was sent ([RFC 9111 §4.2.3]).
+    ///
+    /// [RFC 9111 §4.2.3]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3
+    pub request_time: SystemTime,
+    /// When the response's head arrived.
+    pub response_time: SystemTime,
+    /// The slots of its tags.
+    pub slots: TagSlots,
+    /// When its forward took off.
+    pub stamp: Stamp,
+}
+
+/// A complete response that may be reused within one partition.
+#[derive(Debug)]
+pub struct StoredResponse {
+    status: StatusCode,
+    fields: HeaderMap,
+    body: StoredBody,
+    provenance: Provenance,
+    directives: ResponseDirectives,
+    nominated: Box<[HeaderName]>,
+    content_tag: [u8; 16],
+}
+
+impl StoredResponse {
+    /// Stores a complete response. `fields` come as upstream sent them.
+    pub fn new(status: StatusCode, fields: &HeaderMap, body: StoredBody, provenance: Provenance) -> Self {
+        let mut fields = fields.clone();
+        headers::clean_response(&mut fields);
+        headers::take_limit_fields(&mut fields);
+        let age = age_value(&fields);
+        for name in &PER_ANSWER {
+            fields.remove(name);
+        }
+        if !age.is_zero() {
+            // Kept for the age's calculation; replaced when the response is reused.
+            fields.insert(header::AGE, headers::render_seconds(age));
+        }
+        fields.remove(header::CONTENT_LENGTH);
+        add_date(&mut fields, provenance.response_time);
+        Self {
+            status,
+            directives: ResponseDirectives::read(&fields),
+            nominated: nominated(&fields),
+            content_tag: content_tag(body.original()),
+            fields: compact(&fields),
+            body,
+            provenance,
+        }
+    }
+
+    /// Returns the status code.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns the fields: upstream's, cleaned; `Age`, if present, is the one upstream sent.
+    pub fn fields(&self) -> &HeaderMap {
+        &self.fields
+    }
+
+    /// Returns the body.
+    pub fn body(&self) -> &StoredBody {
+        &self.body
+    }
+
+    /// Returns where and when the response came from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// Returns what upstream said about storing and reusing it.
+    pub fn directives(&self) -> &ResponseDirectives {
+        &self.directives
+    }
+
+    /// Returns the request fields that select the response, beyond those that are part of every key.
+    pub fn nominated(&self) -> &[HeaderName] {
+        &self.nominated
+    }
+
+    /// Returns `Date`, or when the response arrived.
+    pub fn date(&self) -> SystemTime {
+        date_field(&self.fields, &header::DATE).unwrap_or(self.provenance.response_time)
+    }
+
+    /// Returns the `Age` that upstream sent.
+    pub fn age_value(&self) -> Duration {
+        age_value(&self.fields)
+    }
+
+    /// Returns how many bytes the response takes in the store.
+    pub fn weight(&self) -> u32 {
+        let values: usize = self.fields.values().map(HeaderValue::len).sum();
+        let bytes = FIXED_WEIGHT
+            + size_of::<Self>()
+            + self.fields.len() * FIELD_WEIGHT
+            + values
+            + self.nominated.len() * size_of::<HeaderName>()
+            + self.provenance.slots.heap_bytes()
+            + self.body.heap_bytes();
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// Returns whether upstream gave a validator to ask with.
+    pub fn has_validator(&self) -> bool {
+        self.fields.contains_key(header::ETAG) || self.fields.contains_key(header::LAST_MODIFIED)
+    }
+
+    /// Makes a request conditional on this response ([RFC 9111 §4.3.1]).
+    ///
+    /// [RFC 9111 §4.3.1]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.1
+    pub fn add_preconditions(&self, fields: &mut HeaderMap) {
+        if let Some(tag) = self.fields.get(header::ETAG) {
+            fields.insert(header::IF_NONE_MATCH, tag.clone());
+        }
+        if let Some(moment) = self.fields.get(header::LAST_MODIFIED) {
+            fields.insert(header::IF_MODIFIED_SINCE, moment.clone());
+        }
+    }
+
+    /// Returns whether a 304 with these fields speaks of this response ([RFC 9111 §4.3.4]).
+    ///
+    /// [RFC 9111 §4.3.4]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.4
+    pub fn is_validated_by(&self, fields: &HeaderMap) -> bool {
+        let weak = |value: &HeaderValue| weak_tag(value.as_bytes()).to_vec();
+        match fields.get(header::ETAG) {
+            // "If the 304 has a strong validator …, the cache selects stored responses with the same one."
+            Some(tag) => self.fields.get(header::ETAG).is_some_and(|stored| weak(stored) == weak(tag)),
+            None => true,
+        }
+    }
+
+    /// Freshens the response by a 304 that validated it ([RFC 9111 §3.2]).
+    ///
+    /// [RFC 9111 §3.2]: https://www.rfc-editor.org/rfc/rfc9111#section-3.2
+    #[must_use]
+    pub fn freshened(&self, update: &HeaderMap, provenance: Provenance) -> Self {
+        // "… the cache MUST add each header field in the provided response to the stored response, replacing field
+        // values that are already present", except those that describe the content it does not bring.
+        let mut fields = self.fields.clone();
+        fields.remove(header::AGE);
+        // The stored `Date` belongs to the stored answer; a 304 without one is dated by its arrival.
+        fields.remove(header::DATE);
+        for name in update.keys().filter(|name| !describes_content(name)) {
+            fields.remove(name);
+            for value in update.get_all(name) {
+                fields.append(name, value.clone());
+            }
+        }
+        Self::new(self.status, &fields, self.body.clone(), provenance)
+    }
+
+    /// Returns the same response with its body in one more coding.
+    #[must_use]
+    pub fn with_body(&self, body: StoredBody) -> Self {
+        Self {
+            status: self.status,
+            fields: self.fields.clone(),
+            body,
+            provenance: self.provenance.clone(),
+            directives: self.directives,
+            nominated: self.nominated.clone(),
+            content_tag: self.content_tag,
+        }
+    }
+
+    /// Returns our own strong validator for the response in a form that depends on `variation` (its coding, and
+    /// the base that was put into it).
+    pub fn own_tag(&self, variation: &str) -> HeaderValue {
+        let mut text = String::with_capacity(48);
+        text.push('"');
+        for byte in self.content_tag {
+            text.extend(
+                [byte >> 4, byte & 15].iter().filter_map(|digit| char::from_digit(u32::from(*digit), 16)),
+            );
+        }
+        text.push_str(variation);
+        text.push('"');
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+    }
+}
+
+/// Returns whether a client's own conditions are met by a response with this validator and these fields, so that
+/// a 304 is the answer ([RFC 9110 §13.1], [RFC 9111 §4.3.2]).
+///
+/// [RFC 9110 §13.1]: https://www.rfc-editor.org/rfc/rfc9110#section-13.1
+/// [RFC 9111 §4.3.2]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.2
+pub fn is_not_modified(request: &HeaderMap, tag: Option<&HeaderValue>, response: &HeaderMap) -> bool {
+    if request.contains_key(header::IF_NONE_MATCH) {
+        // "A recipient MUST use the weak comparison function when comparing entity tags for If-None-Match."
+        let Some(tag) = tag else { return false };
+        return request
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .any(|value| lists_tag(value.as_bytes(), weak_tag(tag.as_bytes())));
+    }
+    // "A recipient MUST ignore If-Modified-Since if the request contains an If-None-Match header field."
+    let Some(since) = date_field(request, &header::IF_MODIFIED_SINCE) else { return false };
+    date_field(response, &header::LAST_MODIFIED)
+        .or_else(|| date_field(response, &header::DATE))
+        .is_some_and(|modified| modified <= since)
+}
+
+/// Reads the first value of a date field, in any of the three formats ([RFC 9110 §5.6.7]).
+///
+/// [RFC 9110 §5.6.7]: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7
+pub fn date_field(fields: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    let text = fields.get(name)?.to_str().ok()?;
+    httpdate::parse_http_date(text.trim()).ok()
+}
+
+/// Returns whether a list of entity tags holds this one, or is `*`. Tags may hold commas.
+fn lists_tag(list: &[u8], wanted: &[u8]) -> bool {
+    let mut rest = list.trim_ascii();
+    if rest == b"*" {
+        return true;
+    }
+    while !rest.is_empty() {
+        let start = weak_tag(rest);
+        let Some(length) = start.get(1..).and_then(|inner| inner.iter().position(|byte| *byte == b'"'))
+        else {
+            return false;
+        };
+        let Some((tag, after)) = start.split_at_checked(length + 2) else { return false };
+        if tag == wanted {
+            return true;
+        }
+        let Some(comma) = after.iter().position(|byte| *byte == b',') else { return false };
+        rest = after.get(comma + 1..).unwrap_or_default().trim_ascii();
+    }
+    false
+}
+
+/// Returns an entity tag without its weakness mark.
+fn weak_tag(tag: &[u8]) -> &[u8] {
+    tag.strip_prefix(b"W/").unwrap_or(tag)
+}
+
+fn describes_content(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONTENT_ENCODING | header::CONTENT_LENGTH | header::CONTENT_RANGE | header::CONTENT_TYPE
+    )
+}
+
+/// Reads `Age`; "a cache … that receives an invalid Age value SHOULD ignore" it (RFC 9111 §5.1).
+fn age_value(fields: &HeaderMap) -> Duration {
+    let first = headers::members(fields, &header::AGE).next().unwrap_or_default();
+    if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Duration::ZERO;
+    }
+    Duration::from_secs(first.parse::<u64>().unwrap_or(u64::MAX).min(1 << 31))
+}
+
+/// "A recipient with a clock that receives a response message without a Date header field MUST record the time it
+/// was received and append a corresponding Date header field … if it is cached" (RFC 9110 §6.6.1).
+fn add_date(fields: &mut HeaderMap, response_time: SystemTime) {
+    if date_field(fields, &header::DATE).is_none()
+        && let Ok(value) = HeaderValue::from_str(&httpdate::fmt_http_date(response_time))
+    {
+        fields.insert(header::DATE, value);
+    }
+}
+
+/// Returns the nominated fields in one order; `*` stays and is refused before storing.
+fn nominated(fields: &HeaderMap) -> Box<[HeaderName]> {
+    let mut names: Vec<HeaderName> = headers::members(fields, &header::VARY)
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+        .filter(|name| !ALWAYS_KEYED.contains(name))
+        .collect();
+    names.sort_by(|left, right| left.as_str().cmp(right.as_str()));
+    names.dedup();
+    names.into_boxed_slice()
+}
+
+/// Copies all values into one block of memory of their own and lets the fields share it.
+fn compact(fields: &HeaderMap) -> HeaderMap {
+    let block: Vec<u8> = fields.values().flat_map(|value| value.as_bytes().iter().copied()).collect();
+    let mut block = Bytes::from(block.into_boxed_slice());
+    let mut compacted = HeaderMap::with_capacity(fields.keys_len());
+    for (name, value) in fields {
+        let bytes = block.split_to(value.len());
+        if let Ok(value) = HeaderValue::from_maybe_shared(bytes) {
+            compacted.append(name.clone(), value);
+        }
+    }
+    compacted
+}
+
+fn content_tag(content: &[u8]) -> [u8; 16] {
+    let mut tag = [0; 16];
+    for (to, from) in tag.iter_mut().zip(digest::digest(&digest::SHA256, content).as_ref()) {
+        *to = *from;
+    }
+    tag
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::cache::generations::Generations;
+
+    fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in pairs {
+            fields.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        fields
+    }
+
+    fn provenance(seconds: u64) -> Provenance {
+        let generations = Generations::new([0; 16], Duration::ZERO);
+        let now = UNIX_EPOCH + Duration::from_secs(seconds);
+        Provenance {
+            request_time: now,
+            response_time: now,
+            slots: generations.slots(&[]),
+            stamp: generations.stamp(now),
+        }
+    }
+
+    fn stored(pairs: &[(&str, &str)]) -> StoredResponse {
+        let body = StoredBody::identity(Bytes::from_static(b"[]"));
+        StoredResponse::new(StatusCode::OK, &fields(pairs), body, provenance(1_000))
+    }
+
+    #[test]
+    fn what_was_true_only_for_one_answer_is_not_stored() {
+        let stored = stored(&[
+            ("set-cookie", "sc=1"),
+            ("x-sentry-rate-limit-remaining", "3"),
+            ("x-served-by", "host"),
+            ("alt-svc", "h3=\":443\""),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("x-hits", "7"),
+        ]);
+        let mut names: Vec<_> = stored.fields().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["date", "x-hits"]);
+    }
+
+    #[test]
+    fn rfc9110_6_6_1_a_response_without_date_is_dated_by_its_arrival() {
+        assert_eq!(stored(&[]).fields()["date"], "Thu, 01 Jan 1970 00:16:40 GMT");
+        let dated = stored(&[("date", "Sun, 06 Nov 1994 08:49:37 GMT")]);
+        assert_eq!(dated.fields()["date"], "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+
+    #[test]
+    fn rfc9111_3_2_a_304_replaces_fields_but_not_those_of_the_content() {
+        let stored = stored(&[
+            ("etag", "\"1\""),
+            ("content-type", "application/json"),
+            ("x-a", "old"),
+            ("x-b", "kept"),
+            ("age", "50"),
+        ]);
+        let update = fields(&[
+            ("etag", "\"1\""),
+            ("content-type", "text/html"),
+            ("content-length", "0"),
+            ("x-a", "new"),
+            ("x-a", "newer"),
+        ]);
+        assert!(stored.is_validated_by(&update));
+        let freshened = stored.freshened(&update, provenance(2_000));
+        assert_eq!(freshened.fields()["content-type"], "application/json");
+        assert_eq!(freshened.fields()["x-b"], "kept");
+        assert_eq!(freshened.fields().get_all("x-a").iter().count(), 2);
+        assert_eq!(freshened.age_value(), Duration::ZERO);
+        assert_eq!(freshened.date(), UNIX_EPOCH + Duration::from_secs(2_000));
+        assert!(!stored.is_validated_by(&fields(&[("etag", "\"2\"")])));
+    }
+
+    #[test]
+    fn rfc9110_13_1_2_if_none_match_compares_weakly_over_lists() {
+        let check = |condition: &str, expected: bool| {
+            let tag = HeaderValue::from_static("\"a,b\"");
+            let request = fields(&[("if-none-match", condition)]);
+            assert_eq!(is_not_modified(&request, Some(&tag), &HeaderMap::new()), expected, "{condition}");
+        };
+        check("\"a,b\"", true);
+        check("W/\"a,b\"", true);
+        check("\"x\", W/\"a,b\" , \"y\"", true);
+        check("*", true);
+        check("\"a\"", false);
+        check("a,b", false);
+        check("\"unterminated", false);
+    }
+
+    #[test]
+    fn rfc9110_13_1_3_if_modified_since_counts_only_without_if_none_match() {
+        let response = fields(&[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")]);
+        let since = |text: &str| is_not_modified(&fields(&[("if-modified-since", text)]), None, &response);
+        assert!(since("Sun, 06 Nov 1994 08:49:37 GMT"));
+        assert!(since("Sunday, 06-Nov-94 08:49:38 GMT"));
+        assert!(!since("Sun Nov  6 08:49:36 1994"));
+        assert!(!since("yesterday"));
+        let both =
+            fields(&[("if-none-match", "\"other\""), ("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT")]);
+        assert!(!is_not_modified(&both, Some(&HeaderValue::from_static("\"mine\"")), &response));
+    }
+
+    #[test]
+    fn our_tag_depends_on_content_and_variation() {
+        let one = stored(&[]);
+        let body = StoredBody::identity(Bytes::from_static(b"[1]"));
+        let other = StoredResponse::new(StatusCode::OK, &HeaderMap::new(), body, provenance(1));
+        assert_eq!(one.own_tag(""), stored(&[("x-a", "1")]).own_tag(""));
+        assert_ne!(one.own_tag(""), other.own_tag(""));
+        assert_ne!(one.own_tag(""), one.own_tag("-gzip"));
+    }
+
+    #[test]
+    fn fields_that_are_always_keyed_are_not_nominated_again() {
+        let stored = stored(&[("vary", "Accept-Language, Cookie"), ("vary", "X-B, x-a, X-B")]);
+        assert_eq!(stored.nominated(), ["x-a", "x-b"]);
+    }
+
+    #[test]
+    fn rfc9111_5_1_an_invalid_age_is_ignored() {
+        let age = |value: &str| stored(&[("age", value)]).age_value();
+        assert_eq!(age("60"), Duration::from_mins(1));
+        assert_eq!(age("60, 70"), Duration::from_mins(1));
+        assert_eq!(age("-60"), Duration::ZERO);
+        assert_eq!(age("x"), Duration::ZERO);
+        assert_eq!(age("99999999999999999999999"), Duration::from_secs(1 << 31));
+    }
+}
