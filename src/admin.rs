@@ -1,0 +1,400 @@
+//! The second listener's answers: health, readiness, metrics, purge.
+//!
+//! Who may ask what is decided in `admin::guard` before anything is done. What operators change, they change by
+//! `POST`; everything else may be asked with `GET` or `HEAD`.
+//!
+//! Invariants: liveness and readiness need no token and depend on neither Sentry nor a shared tier; no answer
+//! holds a credential or anything of the environment; every answer says `no-store`.
+//! Not here: the listener (`server`), what a purge does (handed in), which metrics there are (`metrics`).
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http_body::Body;
+use http_body_util::{BodyExt, Full, Limited};
+use tokio::time::timeout;
+
+use crate::admin::guard::Guard;
+use crate::admin::readiness::Readiness;
+use crate::config::Secret;
+use crate::metrics::Metrics;
+use crate::metrics::exposition::Exposition;
+
+pub mod guard;
+pub mod readiness;
+
+/// Largest body of a request, in bytes. No endpoint reads one.
+const MAX_BODY: usize = 64 * 1024;
+
+/// How long a request's body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What `GET /` says.
+const INDEX: &str = "sentrybox admin\n\n\
+    GET  /livez    200 while the process runs\n\
+    GET  /readyz   200 while new requests are welcome, 503 otherwise\n\
+    GET  /metrics  Prometheus metrics\n\
+    POST /purge    makes everything stored unusable\n";
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// What a purge did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PurgeReport {
+    /// How many responses were stored before it.
+    pub responses: u64,
+}
+
+/// Makes everything stored unusable; handed in by whoever owns the store.
+#[derive(Clone)]
+pub struct Purge(Arc<dyn Fn() -> PurgeFuture + Send + Sync>);
+
+type PurgeFuture = Pin<Box<dyn Future<Output = PurgeReport> + Send>>;
+
+impl Purge {
+    /// Wraps the function that purges.
+    pub fn new<F>(purge: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = PurgeReport> + Send + 'static,
+    {
+        Self(Arc::new(move || Box::pin(purge())))
+    }
+}
+
+impl fmt::Debug for Purge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Purge").finish_non_exhaustive()
+    }
+}
+
+/// Answers operators; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    guard: Arc<Guard>,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    purge: Purge,
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Index,
+    Live,
+    Ready,
+    Metrics,
+    Purge,
+}
+
+impl Endpoint {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            "/" => Some(Self::Index),
+            "/livez" => Some(Self::Live),
+            "/readyz" => Some(Self::Ready),
+            "/metrics" => Some(Self::Metrics),
+            "/purge" => Some(Self::Purge),
+            _ => None,
+        }
+    }
+
+    /// Returns whether anybody may ask, token or not.
+    const fn is_public(self) -> bool {
+        match self {
+            Self::Live | Self::Ready => true,
+            Self::Index | Self::Metrics | Self::Purge => false,
+        }
+    }
+
+    /// Returns the methods that the endpoint knows, as in `Allow`.
+    const fn allowed(self) -> &'static str {
+        match self {
+            Self::Index | Self::Live | Self::Ready | Self::Metrics => "GET, HEAD",
+            Self::Purge => "POST",
+        }
+    }
+
+    fn allows(self, method: &Method) -> bool {
+        self.allowed().split(", ").any(|allowed| method == allowed)
+    }
+}
+
+impl Admin {
+    /// Creates the answerer. An empty `token` means that none is needed.
+    pub fn new(token: Secret, readiness: Readiness, metrics: Arc<Metrics>, purge: Purge) -> Self {
+        Self { guard: Arc::new(Guard::new(token)), readiness, metrics, purge }
+    }
+
+    /// Answers one request.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send,
+    {
+        let (head, body) = request.into_parts();
+        let mut response = match self.admit(&head) {
+            Ok(endpoint) => match drain(body).await {
+                Ok(()) => self.perform(endpoint, &head.headers).await,
+                Err(status) => error(status, "The request's body is too large, or did not arrive"),
+            },
+            Err(refusal) => *refusal,
+        };
+        let fields = response.headers_mut();
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    /// Decides whether the request may be answered, and as what.
+    fn admit(&self, head: &request::Parts) -> Result<Endpoint, Box<Response<Full<Bytes>>>> {
+        let endpoint = Endpoint::of(head.uri.path());
+        if !endpoint.is_some_and(Endpoint::is_public) && !self.guard.knows(&head.headers) {
+            let mut refusal = error(StatusCode::UNAUTHORIZED, "This endpoint needs the admin token");
+            let challenge = HeaderValue::from_static("Bearer realm=\"sentrybox admin\"");
+            refusal.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            return Err(Box::new(refusal));
+        }
+        let Some(endpoint) = endpoint else {
+            return Err(Box::new(error(StatusCode::NOT_FOUND, "There is no such endpoint; see /")));
+        };
+        if !endpoint.allows(&head.method) {
+            let mut refusal =
+                error(StatusCode::METHOD_NOT_ALLOWED, "The endpoint has other methods; see Allow");
+            refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(endpoint.allowed()));
+            return Err(Box::new(refusal));
+        }
+        if !head.method.is_safe()
+            && let Err(foreign) = self.guard.refuse_foreign(head)
+        {
+            return Err(Box::new(error(StatusCode::FORBIDDEN, foreign.detail())));
+        }
+        Ok(endpoint)
+    }
+
+    async fn perform(&self, endpoint: Endpoint, fields: &HeaderMap) -> Response<Full<Bytes>> {
+        match endpoint {
+            Endpoint::Index => answer(StatusCode::OK, TEXT, INDEX.to_owned()),
+            Endpoint::Live => answer(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            Endpoint::Ready => {
+                let state = self.readiness.state();
+                answer(state.status(), TEXT, format!("{}\n", state.label()))
+            }
+            Endpoint::Metrics => {
+                let accept = fields.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+                let exposition = Exposition::negotiate(accept.unwrap_or_default());
+                answer(StatusCode::OK, exposition.content_type(), self.metrics.encode(exposition))
+            }
+            Endpoint::Purge => {
+                let report = (self.purge.0)().await;
+                tracing::info!(responses = report.responses, "everything purged");
+                let body = format!("{{\"purged\":\"everything\",\"responses\":{}}}", report.responses);
+                answer(StatusCode::OK, JSON, body)
+            }
+        }
+    }
+}
+
+/// Reads a request's body to its end and forgets it, so that the connection can be kept.
+async fn drain<B>(body: B) -> Result<(), StatusCode>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send,
+{
+    let mut limited = pin!(Limited::new(body, MAX_BODY));
+    let read = async {
+        while let Some(frame) = limited.frame().await {
+            frame.map_err(|_too_large_or_broken| StatusCode::PAYLOAD_TOO_LARGE)?;
+        }
+        Ok(())
+    };
+    timeout(BODY_TIMEOUT, read).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn error(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
+    answer(status, JSON, serde_json::json!({ "detail": detail }).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::UNIX_EPOCH;
+
+    use http_body_util::Empty;
+
+    use super::*;
+
+    struct Bench {
+        admin: Admin,
+        readiness: Readiness,
+        purges: Arc<AtomicU64>,
+    }
+
+    fn bench(token: &str) -> Bench {
+        let readiness = Readiness::starting();
+        let purges = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&purges);
+        let purge = Purge::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async { PurgeReport { responses: 42 } }
+        });
+        let metrics = Arc::new(Metrics::new(UNIX_EPOCH, &[]));
+        let admin = Admin::new(Secret::new(token.to_owned()), readiness.clone(), metrics, purge);
+        Bench { admin, readiness, purges }
+    }
+
+    fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Request<Empty<Bytes>> {
+        let mut builder = Request::builder().method(method).uri(path).header("host", "127.0.0.1:9001");
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(Empty::new()).unwrap()
+    }
+
+    async fn ask(bench: &Bench, request: Request<Empty<Bytes>>) -> (StatusCode, HeaderMap, String) {
+        let (head, body) = bench.admin.answer(request).await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        assert_eq!(head.headers["cache-control"], "no-store");
+        assert_eq!(head.headers["x-content-type-options"], "nosniff");
+        (head.status, head.headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn check(bench: &Bench, request: Request<Empty<Bytes>>, expected: u16) -> (HeaderMap, String) {
+        let asked = format!("{request:?}");
+        let (status, fields, body) = ask(bench, request).await;
+        assert_eq!(status.as_u16(), expected, "{asked} {body}");
+        if status.is_client_error() {
+            assert_eq!(fields["content-type"], "application/json");
+            let detail: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert!(detail["detail"].is_string());
+        }
+        (fields, body)
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_latch_and_liveness_does_not() {
+        let bench = bench("");
+        check(&bench, request("GET", "/livez", &[]), 200).await;
+        check(&bench, request("GET", "/readyz", &[]), 503).await;
+        bench.readiness.ready();
+        check(&bench, request("HEAD", "/readyz", &[]), 200).await;
+        bench.readiness.draining();
+        check(&bench, request("GET", "/readyz", &[]), 503).await;
+        check(&bench, request("GET", "/livez", &[]), 200).await;
+    }
+
+    #[tokio::test]
+    async fn metrics_come_in_the_format_that_was_asked_for() {
+        let bench = bench("");
+        let (fields, body) = check(&bench, request("GET", "/metrics", &[]), 200).await;
+        assert_eq!(fields["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+        assert!(!body.contains("# EOF"));
+        let accept = [("accept", "application/openmetrics-text; version=1.0.0")];
+        let (fields, body) = check(&bench, request("GET", "/metrics", &accept), 200).await;
+        assert!(fields["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+        assert!(body.ends_with("# EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn a_purge_happens_by_post_alone_and_reports_what_was_stored() {
+        let bench = bench("");
+        for method in ["GET", "HEAD", "OPTIONS", "DELETE"] {
+            let (fields, _) = check(&bench, request(method, "/purge", &[]), 405).await;
+            assert_eq!(fields["allow"], "POST");
+        }
+        assert_eq!(bench.purges.load(Ordering::Relaxed), 0);
+        let (_, body) = check(&bench, request("POST", "/purge", &[]), 200).await;
+        assert_eq!(body, r#"{"purged":"everything","responses":42}"#);
+        assert_eq!(bench.purges.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn unknown_paths_and_methods_are_refused_and_the_index_names_the_known_ones() {
+        let bench = bench("");
+        check(&bench, request("GET", "/purge/", &[]), 404).await;
+        check(&bench, request("GET", "/env", &[]), 404).await;
+        let (fields, _) = check(&bench, request("POST", "/metrics", &[]), 405).await;
+        assert_eq!(fields["allow"], "GET, HEAD");
+        let (_, index) = check(&bench, request("GET", "/", &[]), 200).await;
+        assert!(["/livez", "/readyz", "/metrics", "/purge"].iter().all(|path| index.contains(path)));
+    }
+
+    #[tokio::test]
+    async fn with_a_token_everything_but_health_needs_it() {
+        let bench = bench("a token nobody guesses");
+        let good = [("authorization", "bearer a token nobody guesses")];
+        for (method, path) in [("GET", "/"), ("GET", "/metrics"), ("POST", "/purge")] {
+            for bad in ["Bearer a token nobody guesse", "Bearer ", "Basic a token nobody guesses", "Bearer"] {
+                check(&bench, request(method, path, &[("authorization", bad)]), 401).await;
+            }
+            let (fields, _) = check(&bench, request(method, path, &[]), 401).await;
+            assert!(fields.contains_key("www-authenticate"));
+            check(&bench, request(method, path, &good), 200).await;
+        }
+        check(&bench, request("GET", "/unknown", &[]), 401).await;
+        check(&bench, request("GET", "/unknown", &good), 404).await;
+        check(&bench, request("GET", "/livez", &[]), 200).await;
+        check(&bench, request("GET", "/readyz", &[]), 503).await;
+    }
+
+    #[tokio::test]
+    async fn a_page_elsewhere_cannot_purge() {
+        let bench = bench("");
+        for fields in [
+            [("origin", "https://evil.example")],
+            [("origin", "null")],
+            [("origin", "http://127.0.0.1:9000")],
+            [("sec-fetch-site", "cross-site")],
+            [("sec-fetch-site", "same-site")],
+        ] {
+            check(&bench, request("POST", "/purge", &fields), 403).await;
+        }
+        assert_eq!(bench.purges.load(Ordering::Relaxed), 0);
+        let own = [("origin", "http://127.0.0.1:9001"), ("sec-fetch-site", "same-origin")];
+        check(&bench, request("POST", "/purge", &own), 200).await;
+    }
+
+    #[tokio::test]
+    async fn a_name_that_may_be_rebound_cannot_purge_without_a_token() {
+        let purge = |host: &str| {
+            let mut purge = request("POST", "/purge", &[("authorization", "Bearer secret-of-admin")]);
+            purge.headers_mut().insert("host", HeaderValue::from_str(host).unwrap());
+            purge
+        };
+        let open = bench("");
+        for host in ["localhost", "localhost:9001", "[::1]:9001", "10.0.0.7:9001"] {
+            check(&open, purge(host), 200).await;
+        }
+        for host in ["evil.example:9001", "localhost.evil.example", "", "user@127.0.0.1", "127.0.0.1.nip.io"]
+        {
+            check(&open, purge(host), 403).await;
+        }
+        check(&bench("secret-of-admin"), purge("sentrybox.internal:9001"), 200).await;
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_refused() {
+        let bench = bench("");
+        let (head, ()) = request("POST", "/purge", &[]).map(|_| ()).into_parts();
+        let body = Full::new(Bytes::from(vec![b'x'; MAX_BODY + 1]));
+        let response = bench.admin.answer(Request::from_parts(head, body)).await;
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(bench.purges.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn nothing_prints_the_token() {
+        assert!(!format!("{:?}", bench("canary").admin).contains("canary"));
+    }
+}

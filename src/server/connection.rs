@@ -1,0 +1,268 @@
+//! One connection: which protocol it speaks, how long it may be silent, how it ends.
+//!
+//! Invariants: a connection that shows no protocol within `first_byte_timeout`, or no request for
+//! `header_read_timeout`, is closed; one that has carried a request is not closed before its answers are out,
+//! until the grace is over.
+//! Not here: accepting (`server::accept`), what a request means.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{sleep, timeout};
+
+use crate::metrics::connections::ConnectionEnd;
+use crate::server::coalesce::{Coalesced, Coalescing};
+use crate::server::lifecycle::{Lifecycle, Phase, Work};
+use crate::server::request::answer;
+use crate::server::transport::Transport;
+use crate::server::{Handler, Peer, ServerSettings};
+
+/// How an HTTP/2 connection starts ([RFC 9113 §3.4]).
+///
+/// [RFC 9113 §3.4]: https://www.rfc-editor.org/rfc/rfc9113#section-3.4
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long an idle connection stays open when the server starts to drain: a request may be on its way on it.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// How long a connection that has not carried a request yet stays open when the server starts to drain.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Largest head of a request over HTTP/1.1, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Most requests in work on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+
+/// Largest block of fields over HTTP/2, uncompressed, in bytes.
+const MAX_FIELDS: u32 = 32 * 1024;
+
+/// Most of a request's body that may be sent ahead of being read, per request and per connection, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Most of an answer's body that is buffered for a slow reader, per request, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Most streams that a peer may have reset before we have looked at them, and most that we may have reset because
+/// of a peer's errors, before the connection is closed (CVE-2023-44487, RUSTSEC-2024-0003).
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_ERROR_RESETS: usize = 256;
+
+/// How often a silent HTTP/2 peer is asked whether it still lives, and how long it may take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Speaks with a peer until either side ends the connection.
+pub async fn converse<S, H>(life: &Arc<Lifecycle>, mut stream: S, peer: Peer, handler: H) -> ConnectionEnd
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    let settings = life.settings();
+    let opening = tokio::select! {
+        biased;
+        opening = timeout(settings.first_byte_timeout, read_opening(&mut stream)) => opening,
+        () = drained_for(life, QUIET) => return ConnectionEnd::Dropped,
+    };
+    let work = Arc::new(Work::new(Arc::clone(life)));
+    let service = service_fn({
+        let work = Arc::clone(&work);
+        move |request: Request<Incoming>| answer(Arc::clone(&work), handler.clone(), request, peer)
+    });
+    match opening {
+        Err(_elapsed) => ConnectionEnd::FirstByteTimeout,
+        Ok(Err(_broken)) => ConnectionEnd::Broken,
+        Ok(Ok(Opening::Silence)) => ConnectionEnd::Closed,
+        Ok(Ok(Opening::Http1(replay))) => {
+            let io = TokioIo::new(Transport::new(stream, replay));
+            let connection = http1_builder(settings).serve_connection(io, service);
+            conduct(connection, &work, std::future::pending()).await
+        }
+        Ok(Ok(Opening::Http2(replay))) => {
+            let stream = Coalesced::new(Transport::new(stream, replay));
+            let io = TokioIo::new(stream.clone());
+            let connection = http2_builder().serve_connection(io, service);
+            conduct(Coalescing::new(connection, stream), &work, idled(&work)).await
+        }
+    }
+}
+
+/// What a connection's first bytes show; they are in it.
+#[derive(Debug, PartialEq, Eq)]
+enum Opening {
+    Silence,
+    Http1(Bytes),
+    Http2(Bytes),
+}
+
+/// Reads until the protocol is known: at most a preface's length.
+async fn read_opening<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Opening> {
+    let mut read = BytesMut::with_capacity(PREFACE.len());
+    let mut most = stream.take(u64::try_from(PREFACE.len()).unwrap_or(u64::MAX));
+    loop {
+        let count = most.read_buf(&mut read).await?;
+        if read.is_empty() {
+            return Ok(Opening::Silence);
+        }
+        if read == PREFACE {
+            return Ok(Opening::Http2(read.freeze()));
+        }
+        // The end of the stream within a preface is for the HTTP/1.1 parser to refuse.
+        if count == 0 || !PREFACE.starts_with(&read) {
+            return Ok(Opening::Http1(read.freeze()));
+        }
+    }
+}
+
+fn http1_builder(settings: &ServerSettings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // A client that has shut down its sending side after the request still waits for the answer. Aggregating
+    // flushes stays off: it withholds a finished answer behind a half-sent request.
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_read_timeout)
+        .keep_alive(true)
+        .half_close(true)
+        .max_header_size(MAX_HEAD);
+    builder
+}
+
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .adaptive_window(false)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_FIELDS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// A connection in either protocol: a future that ends with it, and that can be told to come to an end.
+pub trait Conversation: Future<Output = Result<(), hyper::Error>> {
+    /// Asks for no further requests; those in work are finished.
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<C: GracefulConnection<Error = hyper::Error>> Conversation for C {
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// What is still to be done when the server drains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    /// Wait a moment, then finish.
+    Linger,
+    /// Finished: wait for a first request a little longer.
+    Quiet,
+    /// Nothing: the requests in work decide.
+    Said,
+}
+
+/// Carries a conversation to its end. When `idle` resolves, or the server drains, it is told to finish.
+async fn conduct<C: Conversation>(
+    connection: C,
+    work: &Work,
+    idle: impl Future<Output = ()>,
+) -> ConnectionEnd {
+    let mut connection = pin!(connection);
+    let mut farewell = Farewell::Linger;
+    let mut regular = ConnectionEnd::Closed;
+    let mut idle = pin!(idle);
+    let mut drained = pin!(drained_for(work.life(), LINGER));
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => return end_of(ended, regular),
+            () = &mut drained, if farewell != Farewell::Said => {
+                if farewell == Farewell::Linger {
+                    connection.as_mut().finish();
+                    drained.set(drained_for(work.life(), QUIET.saturating_sub(LINGER)));
+                    farewell = Farewell::Quiet;
+                } else if work.started() == 0 {
+                    return ConnectionEnd::Dropped;
+                } else {
+                    farewell = Farewell::Said;
+                }
+            }
+            () = &mut idle, if regular == ConnectionEnd::Closed => {
+                regular = ConnectionEnd::HeaderTimeout;
+                connection.as_mut().finish();
+            }
+        }
+    }
+}
+
+/// Returns how a connection ended; `regular` is how if nothing went wrong.
+fn end_of(ended: Result<(), hyper::Error>, regular: ConnectionEnd) -> ConnectionEnd {
+    match ended {
+        Ok(()) => regular,
+        Err(error) if error.is_timeout() => ConnectionEnd::HeaderTimeout,
+        Err(error) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "connection broken");
+            ConnectionEnd::Broken
+        }
+    }
+}
+
+/// Waits until the server has been draining for `duration` since it began, or since now if that is later.
+async fn drained_for(life: &Lifecycle, duration: Duration) {
+    life.reached(Phase::Draining).await;
+    sleep(duration).await;
+}
+
+/// Waits until no request has been in work, and none begun, for at least `header_read_timeout`: what the HTTP/1.1
+/// builder does by itself.
+async fn idled(work: &Work) {
+    loop {
+        let started = work.started();
+        let was_idle = work.is_idle();
+        sleep(work.life().settings().header_read_timeout).await;
+        if was_idle && work.is_idle() && work.started() == started {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn opening(bytes: &[u8]) -> Opening {
+        let mut stream = bytes;
+        read_opening(&mut stream).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_choose_the_protocol() {
+        let http2 = [PREFACE, b"and frames"].concat();
+        assert_eq!(opening(&http2).await, Opening::Http2(Bytes::from_static(PREFACE)));
+        for start in
+            ["GET / HTTP/1.1\r\n", "POST /", "PUT /", "PRI / HTTP/1.1\r\n\r\n", "P", "PRI * HTTP/2.0\r\n"]
+        {
+            let Opening::Http1(replay) = opening(start.as_bytes()).await else { panic!("{start}") };
+            assert!(start.as_bytes().starts_with(&replay));
+        }
+        assert_eq!(opening(b"").await, Opening::Silence);
+    }
+}

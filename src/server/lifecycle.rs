@@ -1,0 +1,133 @@
+//! How far a server has come, and what is in work in it.
+//!
+//! Invariants: the phase only advances; a [`Ticket`] leaves the count however its request ends.
+//! Not here: what the phases do to a connection (`server::connection`) or a request (`server::request`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::server::ServerSettings;
+
+/// How far a server has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It accepts and serves.
+    Serving,
+    /// It accepts nobody; what is in work is finished.
+    Draining,
+    /// Nothing more is waited for.
+    Over,
+}
+
+/// What all connections of a server share.
+#[derive(Debug)]
+pub struct Lifecycle {
+    settings: ServerSettings,
+    metrics: Arc<Metrics>,
+    phase: watch::Sender<Phase>,
+    in_work: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl Lifecycle {
+    /// Starts the life of a server, serving.
+    pub fn new(settings: ServerSettings, metrics: Arc<Metrics>) -> Self {
+        let (phase, _) = watch::channel(Phase::Serving);
+        Self { settings, metrics, phase, in_work: AtomicUsize::new(0), refused: AtomicUsize::new(0) }
+    }
+
+    /// Returns how the server behaves.
+    pub fn settings(&self) -> &ServerSettings {
+        &self.settings
+    }
+
+    /// Returns where the server counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Returns how far the server has come.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Advances to `phase`, unless the server has come further.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let advances = *current < phase;
+            *current = phase.max(*current);
+            advances
+        });
+    }
+
+    /// Waits until the server has come as far as `phase`.
+    pub async fn reached(&self, phase: Phase) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.phase.subscribe().wait_for(|current| phase <= *current).await;
+    }
+
+    /// Counts a request that was answered with 503 at the deadline.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.metrics.cut_by_shutdown();
+    }
+
+    /// Returns how many requests were refused at the deadline, or are still in work now.
+    pub fn cut(&self) -> usize {
+        self.refused.load(Ordering::Relaxed) + self.in_work.load(Ordering::Relaxed)
+    }
+}
+
+/// What all requests of one connection share.
+#[derive(Debug)]
+pub struct Work {
+    life: Arc<Lifecycle>,
+    in_work: AtomicUsize,
+    started: AtomicUsize,
+}
+
+impl Work {
+    /// Starts the work of a connection, with none.
+    pub fn new(life: Arc<Lifecycle>) -> Self {
+        Self { life, in_work: AtomicUsize::new(0), started: AtomicUsize::new(0) }
+    }
+
+    /// Returns the life of the server.
+    pub fn life(&self) -> &Lifecycle {
+        &self.life
+    }
+
+    /// Returns how many requests this connection has ever carried.
+    pub fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether no request of this connection is in work.
+    pub fn is_idle(&self) -> bool {
+        self.in_work.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// A request in work, for as long as this lives.
+#[derive(Debug)]
+pub struct Ticket(Arc<Work>);
+
+impl Ticket {
+    /// Starts a request.
+    pub fn take(work: Arc<Work>) -> Self {
+        work.started.fetch_add(1, Ordering::Relaxed);
+        work.in_work.fetch_add(1, Ordering::Relaxed);
+        work.life.in_work.fetch_add(1, Ordering::Relaxed);
+        Self(work)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.in_work.fetch_sub(1, Ordering::Relaxed);
+        self.0.life.in_work.fetch_sub(1, Ordering::Relaxed);
+    }
+}
