@@ -1,0 +1,97 @@
+//! The runtime, and the signals that end it.
+//!
+//! Invariant: the second signal ends the process at once, whatever hangs.
+//! Not here: what happens between the first signal and the end ([`crate::run`]).
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::thread::available_parallelism;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+/// Completes on the first signal to end.
+pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Returns a runtime for serving: a thread per core, or the calling one alone where there is only one.
+///
+/// # Errors
+/// The system refuses.
+pub fn for_serving() -> io::Result<Runtime> {
+    match available_parallelism() {
+        Ok(cores) if cores.get() > 1 => Builder::new_multi_thread().enable_all().build(),
+        Ok(_) | Err(_) => single_threaded(),
+    }
+}
+
+/// Returns a runtime on the calling thread.
+///
+/// # Errors
+/// The system refuses.
+pub fn single_threaded() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Listens for SIGTERM and SIGINT from now on. The second one ends the process with 1.
+///
+/// # Errors
+/// The system refuses.
+pub fn shutdown_signal() -> io::Result<Shutdown> {
+    let mut signals = Signals::listen()?;
+    let (sender, receiver) = oneshot::channel();
+    // Owned by the process: it lives until there is nothing left to end.
+    tokio::spawn(async move {
+        signals.next().await;
+        info!("shutting down; a second signal ends at once");
+        if sender.send(()).is_err() {
+            // The work has ended by itself.
+            return;
+        }
+        signals.next().await;
+        warn!("ended by a second signal");
+        std::process::exit(1);
+    });
+    Ok(Box::pin(async move { drop(receiver.await) }))
+}
+
+/// The signals to end, of this system.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The signals to end, of this system.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    #[expect(clippy::unnecessary_wraps, reason = "registering can fail on other systems")]
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The corridor: one request, top to bottom.
+//!
+//! ```text
+//! admit ─► key ─► look up ─► decide ─┬─ reuse ──────────────────► present ─► record
+//!                                    └─ forward ─► flight ─► keep ─┘
+//! ```
+//!
+//! Each step takes the last one's output and none reaches back. What happens inside a flight is in [`flight`], what
+//! is forwarded as it is in [`forward`], how an answer looks in [`reply`], what is recorded in [`record`].
+//!
+//! Invariants: every request is answered by its deadline; a stale response goes out only where `cache::freshness`
+//! allows it; every way a request can go is a [`Handling`]. Not here: any decision.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tokio::time;
+
+use crate::admission::{Admission, AdmittedRequest, BodyFraming, Eligibility};
+use crate::budget::Budget;
+use crate::cache::directives::Storing;
+use crate::cache::freshness::{self, Decision};
+use crate::cache::generations::Generations;
+use crate::cache::key::{KeyHashBuilder, KeyHasher, PrimaryKey};
+use crate::cache::policy::FreshnessPolicy;
+use crate::cache::single_flight::Flights;
+use crate::cache::store::Store;
+use crate::cache::stored_response::Found;
+use crate::clock::Clock;
+use crate::config::{Config, Downstream, InvalidationScope, LogRequests};
+use crate::handling::{ForwardReason, Refusal, RefusalReason};
+use crate::metrics::Metrics;
+use crate::metrics::store::InvalidationCause;
+use crate::proxy::boarding::FlightKey;
+use crate::proxy::body::{BodyMemory, ReplyBody};
+use crate::proxy::errands::Errands;
+use crate::proxy::flight::Landing;
+use crate::proxy::grounded::Grounded;
+use crate::proxy::record::Exchange;
+use crate::proxy::reply::Reply;
+use crate::regions::Regions;
+use crate::upstream::{BoxError, OutgoingBody, Upstream};
+
+pub mod boarding;
+pub mod body;
+pub mod errands;
+pub mod flight;
+pub mod forward;
+pub mod grounded;
+pub mod outgoing;
+pub mod record;
+pub mod reply;
+
+/// The answer to `only-if-cached` where nothing may be reused.
+const NOTHING_STORED: Refusal = Refusal::new(
+    RefusalReason::OnlyIfCached,
+    "Nothing stored may be reused, and the request forbids asking Sentry (only-if-cached).",
+);
+
+/// The proxy; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Proxy(Arc<Rooms>);
+
+/// What the corridor runs between.
+#[derive(Debug)]
+pub struct Rooms {
+    /// Who may enter.
+    pub admission: Admission,
+    /// Where requests go.
+    pub regions: Regions,
+    /// What is stored.
+    pub store: Store,
+    /// What became unusable when.
+    pub generations: Arc<Generations>,
+    /// How keys are hashed.
+    pub hasher: KeyHasher,
+    /// How much upstream may be asked.
+    pub budget: Budget,
+    /// Who answers in the end.
+    pub upstream: Arc<dyn Upstream>,
+    /// What time it is.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What the operator decided.
+    pub settings: Settings,
+    /// How much memory bodies may take while they are read.
+    pub memory: BodyMemory,
+    /// What is in the air.
+    pub flights: Flights<FlightKey, Landing, KeyHashBuilder>,
+    /// Keys that are not worth collapsing.
+    pub grounded: Grounded,
+    /// Writes under way.
+    pub errands: Errands,
+}
+
+/// What the operator decided, as far as the corridor itself needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How freshness is decided.
+    pub freshness: FreshnessPolicy,
+    /// What clients are told about reuse.
+    pub downstream: Downstream,
+    /// What a write makes unusable.
+    pub invalidation: InvalidationScope,
+    /// How long a passenger waits.
+    pub flight_timeout: Duration,
+    /// Whether region URLs in bodies point back here.
+    pub region_urls: bool,
+    /// Which requests get a log line.
+    pub log: LogRequests,
+}
+
+impl Settings {
+    /// Takes the operator's decisions from the configuration.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            freshness: FreshnessPolicy::new(&config.cache),
+            downstream: config.cache.downstream,
+            invalidation: config.cache.invalidation,
+            flight_timeout: config.cache.flight_timeout,
+            region_urls: config.rewrite.region_urls,
+            log: config.log.requests,
+        }
+    }
+}
+
+/// What an eligible request is about: itself, and the primary key of what it asks for.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The request.
+    pub request: Arc<AdmittedRequest>,
+    /// Its primary key.
+    pub primary: PrimaryKey,
+}
+
+/// Something to be fetched: for whom, in place of what, and why.
+#[derive(Debug)]
+pub struct Errand {
+    /// What is asked for.
+    pub target: Target,
+    /// What was found in the store.
+    pub found: Found,
+    /// Why that is not enough.
+    pub reason: ForwardReason,
+}
+
+impl Proxy {
+    /// Builds the corridor from its rooms.
+    pub fn new(rooms: Rooms) -> Self {
+        Self(Arc::new(rooms))
+    }
+
+    /// Returns a handle that does not keep the rooms alive.
+    pub fn downgrade(&self) -> Weak<Rooms> {
+        Arc::downgrade(&self.0)
+    }
+
+    /// Serves one request.
+    pub async fn serve<B>(&self, request: Request<B>, peer: IpAddr) -> Response<ReplyBody>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let (head, body) = request.into_parts();
+        let mut exchange = Exchange::begin(&head.method);
+        let reply = match self.0.admission.admit(head, framing(&body), peer) {
+            Ok(admitted) => {
+                exchange.admitted(&admitted.route().label);
+                self.answer(Arc::new(admitted), forward::outgoing_body(body)).await
+            }
+            Err(refusal) => Reply::refusal(&refusal),
+        };
+        exchange.end(reply, self.metrics(), self.0.settings.log)
+    }
+
+    /// Answers an admitted request: from the store if it may, from upstream if it must.
+    async fn answer(&self, request: Arc<AdmittedRequest>, body: OutgoingBody) -> Reply {
+        if let Eligibility::Forward(reason) = request.eligibility() {
+            return self.forward(request, body, reason).await;
+        }
+        let primary = PrimaryKey::of(&request, self.regions().upstream(&request).authority(), &self.0.hasher);
+        let found = self.store().look_up(primary, request.fields()).await;
+        let target = Target { request, primary };
+        match freshness::decide(&target.request, &found, self.policy(), self.clock().now()) {
+            Decision::Reuse(freshness) => self.reuse(&target, found, freshness).await,
+            Decision::ReuseThenRevalidate(freshness) => {
+                self.reuse_then_revalidate(&target, found, freshness).await
+            }
+            Decision::Forward(reason) => self.fetch(Errand { target, found, reason }, body).await,
+            Decision::OnlyIfCached => Reply::refusal(&NOTHING_STORED),
+        }
+    }
+
+    /// Fetches an answer: together with everybody who wants the same, where that is allowed.
+    async fn fetch(&self, errand: Errand, body: OutgoingBody) -> Reply {
+        let request = &errand.target.request;
+        // `HEAD` brings nothing that could be stored; what a client forbids to store is for this client alone.
+        let may_store = self.policy().directives(request).storing == Storing::Allowed;
+        if request.eligibility() == Eligibility::Cacheable && may_store {
+            self.board(errand).await
+        } else {
+            self.forward(errand.target.request, body, errand.reason).await
+        }
+    }
+
+    /// Lands every flight and ends every write that is under way, within a deadline.
+    pub async fn drain(&self, deadline: Duration) {
+        let drained = time::timeout(deadline, async {
+            self.0.errands.drain().await;
+            self.0.flights.all_landed().await;
+        });
+        if drained.await.is_err() {
+            tracing::warn!("work was still under way at the shutdown's deadline");
+        }
+    }
+
+    /// Makes everything that is stored unusable, at once. Returns how many responses there were.
+    pub async fn purge_everything(&self) -> u64 {
+        let purged = self.store().purge_everything(self.clock().now()).await;
+        self.metrics().store.invalidated(InvalidationCause::Purge);
+        tracing::info!(responses = purged, "everything purged");
+        purged
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Returns the upstreams.
+    pub fn regions(&self) -> &Regions {
+        &self.0.regions
+    }
+
+    /// Returns what became unusable when.
+    pub fn generations(&self) -> &Generations {
+        &self.0.generations
+    }
+
+    /// Returns how much upstream may be asked.
+    pub fn budget(&self) -> &Budget {
+        &self.0.budget
+    }
+
+    /// Returns who answers in the end.
+    pub fn upstream(&self) -> &dyn Upstream {
+        self.0.upstream.as_ref()
+    }
+
+    /// Returns the clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Returns the metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Returns the metrics, for a task that outlives its request.
+    pub fn shared_metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.0.metrics)
+    }
+
+    /// Returns what is in the air.
+    pub fn flights(&self) -> &Flights<FlightKey, Landing, KeyHashBuilder> {
+        &self.0.flights
+    }
+
+    /// Returns the keys that are not worth collapsing.
+    pub fn grounded(&self) -> &Grounded {
+        &self.0.grounded
+    }
+
+    /// Returns how much memory bodies may take while they are read.
+    pub fn memory(&self) -> &BodyMemory {
+        &self.0.memory
+    }
+
+    /// Returns the writes under way.
+    pub fn errands(&self) -> &Errands {
+        &self.0.errands
+    }
+
+    /// Returns what the operator decided about freshness.
+    pub fn policy(&self) -> &FreshnessPolicy {
+        &self.0.settings.freshness
+    }
+
+    /// Returns what the operator decided.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+}
+
+/// Returns how a request's body is framed, as its connection tells.
+fn framing<B: Body>(body: &B) -> BodyFraming {
+    match body.size_hint().exact() {
+        Some(0) => BodyFraming::Absent,
+        Some(length) => BodyFraming::Known(length),
+        None if body.is_end_stream() => BodyFraming::Absent,
+        None => BodyFraming::Unknown,
+    }
+}

@@ -1,0 +1,284 @@
+//! From a stored response, or from a flight, to the reply of one request.
+//!
+//! A request that must be forwarded boards the flight of its key and waits for it within its own deadline. What
+//! lands is presented to it, unless it was fetched for another variant: then it boards again. Where upstream failed
+//! and `cache::freshness` allows it, the stale response goes out instead.
+//!
+//! Invariants: a passenger waits at most `cache.flight_timeout`; nobody waits for what cannot be shared.
+//! Not here: what happens on board (`proxy::flight`).
+
+use std::sync::Arc;
+
+use http::header::HeaderMap;
+use http::{Response, StatusCode};
+use tokio::time;
+
+use crate::cache::freshness::{self, Freshness};
+use crate::cache::generations::{Stamp, Standing};
+use crate::cache::key::CacheKey;
+use crate::cache::single_flight::{Boarding, FlightLost, Seat};
+use crate::cache::stored_response::{Found, StoredResponse};
+use crate::handling::{ForwardReason, Handling};
+use crate::headers::{CacheOutcome, CacheStatus};
+use crate::metrics::store::RefreshOutcome;
+use crate::proxy::body::ReplyBody;
+use crate::proxy::flight::{Cargo, Demand, ForwardFailure, Itinerary, Landing, Storage};
+use crate::proxy::forward;
+use crate::proxy::outgoing;
+use crate::proxy::reply::{self, Presentation, Reply, Source};
+use crate::proxy::{Errand, Proxy, Target};
+use crate::upstream::error::UpstreamFault;
+
+/// How often a passenger boards because what landed was for another variant.
+const MAX_BOARDINGS: usize = 3;
+
+/// What `Cache-Status` says of a stale response that is being refreshed.
+const STALE_WHILE_REVALIDATE: &str = "stale-while-revalidate";
+
+/// What `Cache-Status` says of a stale response that stands in for a failure.
+const STALE_IF_ERROR: &str = "stale-if-error";
+
+/// What makes two requests passengers of one flight: the key, and the generation that a reader belongs to. One who
+/// comes after a write never joins a flight that took off before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlightKey {
+    key: CacheKey,
+    generation: Stamp,
+    demand: Demand,
+}
+
+impl std::hash::Hash for FlightKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // The key alone spreads well; the rest only tells flights of one key apart.
+        self.key.hash(state);
+    }
+}
+
+impl Proxy {
+    /// Replies with a stored response.
+    pub async fn reuse(&self, target: &Target, found: Found, freshness: Freshness) -> Reply {
+        let status = reply::hit(freshness, None);
+        self.reply_with_stored(target, &found, Reuse { freshness, handling: Handling::Reuse, status }).await
+    }
+
+    /// Replies with a stale response at once, and has it refreshed behind the client's back.
+    pub async fn reuse_then_revalidate(&self, target: &Target, found: Found, freshness: Freshness) -> Reply {
+        self.refresh(target).await;
+        let status = reply::hit(freshness, Some(STALE_WHILE_REVALIDATE));
+        let reuse = Reuse { freshness, handling: Handling::ReuseThenRevalidate, status };
+        self.reply_with_stored(target, &found, reuse).await
+    }
+
+    /// Boards flights until one brings what this request may have.
+    pub async fn board(&self, errand: Errand) -> Reply {
+        for _ in 0..MAX_BOARDINGS {
+            if self.is_grounded(&errand.target) {
+                break;
+            }
+            let (landing, boarding) = self.fly_with(&errand).await;
+            if let Some(reply) = self.disembark(&errand, landing, boarding).await {
+                return reply;
+            }
+        }
+        // What landed was for somebody else, again and again, or cannot be shared: this request goes alone.
+        self.forward(errand.target.request, outgoing::empty(), errand.reason).await
+    }
+
+    /// Joins the flight of this key, or takes off, and waits for its landing.
+    async fn fly_with(&self, errand: &Errand) -> (Landing, Boarding) {
+        let demand = match errand.reason {
+            ForwardReason::ClientDirective | ForwardReason::AlwaysValidate => Demand::Validation,
+            _ => Demand::Freshness,
+        };
+        let (seat, boarding) = self.take_seat(&errand.target, demand).await;
+        let landing = match time::timeout(self.settings().flight_timeout, seat.landed()).await {
+            Ok(Ok(landing)) => landing,
+            Ok(Err(FlightLost)) => {
+                self.metrics().flights.lost();
+                Landing::failed(ForwardFailure::Lost)
+            }
+            Err(_) => Landing::failed(ForwardFailure::Upstream(UpstreamFault::Timeout)),
+        };
+        (landing, boarding)
+    }
+
+    async fn take_seat(&self, target: &Target, demand: Demand) -> (Seat<Landing>, Boarding) {
+        let slots = self.slots_of(&target.request);
+        let key = self.store().key_of(target.primary, target.request.fields()).await;
+        let key = FlightKey { key, generation: self.generations().generation(&slots), demand };
+        let itinerary = Itinerary { target: target.clone(), slots, demand };
+        let (seat, boarding) = self.flights().join(key, || self.clone().fly(itinerary));
+        match boarding {
+            Boarding::TookOff => self.metrics().flights.took_off(),
+            Boarding::Collapsed => self.metrics().flights.joined(),
+        }
+        (seat, boarding)
+    }
+
+    /// Has a stale response refreshed, if nobody does already. The flight counts how it went.
+    async fn refresh(&self, target: &Target) {
+        let (seat, boarding) = self.take_seat(target, Demand::Freshness).await;
+        if boarding == Boarding::TookOff {
+            let metrics = self.shared_metrics();
+            // The flight needs nobody who waits; this only counts its outcome, and is drained with the errands.
+            drop(self.errands().run(async move {
+                let is_ok = seat.landed().await.is_ok_and(|landing| landing.is_success());
+                metrics.flights.refreshed(if is_ok { RefreshOutcome::Ok } else { RefreshOutcome::Failed });
+            }));
+        }
+    }
+
+    /// Makes the reply from what landed; `None` when it was for somebody else.
+    async fn disembark(&self, errand: &Errand, landing: Landing, boarding: Boarding) -> Option<Reply> {
+        let request = &errand.target.request;
+        let upstream = landing.upstream;
+        if let Cargo::Failed(failure) = landing.cargo {
+            let stale = self.stale_reply(errand, upstream).await;
+            return Some(stale.unwrap_or_else(|| forward::failed(failure, errand.reason, upstream)));
+        }
+        if upstream.is_some_and(is_failure)
+            && let Some(stale) = self.stale_reply(errand, upstream).await
+        {
+            return Some(stale);
+        }
+        match landing.cargo {
+            Cargo::Failed(failure) => Some(forward::failed(failure, errand.reason, upstream)),
+            Cargo::Parcel(parcel) => {
+                let (mut head, body) = parcel.take()?.into_parts();
+                head.headers.extend(landing.limits.as_ref().clone());
+                let status = head.status;
+                let reply = match self.localize(request, None, head, body).await {
+                    Ok(response) => forward::forwarded(response, errand.reason, status),
+                    Err(failure) => forward::failed(failure, errand.reason, upstream),
+                };
+                Some(reply)
+            }
+            Cargo::Shared { response, variant, storage } => {
+                let fields = request.fields();
+                let own = self.store().variant_of(errand.target.primary, &response, fields);
+                if own != variant {
+                    return None;
+                }
+                let collapsed = boarding == Boarding::Collapsed;
+                Some(
+                    self.reply_with_landed(
+                        errand,
+                        (&response, storage),
+                        (upstream, collapsed),
+                        &landing.limits,
+                    )
+                    .await,
+                )
+            }
+        }
+    }
+
+    /// Replies with a stale response because upstream failed, where that is allowed.
+    async fn stale_reply(&self, errand: &Errand, upstream: Option<StatusCode>) -> Option<Reply> {
+        let now = self.clock().now();
+        let request = &errand.target.request;
+        let freshness = freshness::reuse_on_error(request, &errand.found, self.policy(), now)?;
+        // A write may have come since the look-up.
+        let Found::Stored(stored, _) = &errand.found else { return None };
+        let provenance = stored.provenance();
+        if self.generations().standing(&provenance.slots, provenance.stamp) == Standing::Unusable {
+            return None;
+        }
+        let outcome = CacheOutcome::Forwarded {
+            reason: errand.reason,
+            status: upstream.map(|status| status.as_u16()),
+            stored: false,
+            collapsed: false,
+        };
+        let status = CacheStatus { outcome, ttl: Some(freshness.ttl()), detail: Some(STALE_IF_ERROR) };
+        let reuse = Reuse { freshness, handling: Handling::Forward(errand.reason), status };
+        Some(self.reply_with_stored(&errand.target, &errand.found, reuse).await)
+    }
+
+    async fn reply_with_stored(&self, target: &Target, found: &Found, reuse: Reuse) -> Reply {
+        let Found::Stored(stored, _) = found else {
+            return forward::failed(ForwardFailure::Lost, ForwardReason::UriMiss, None);
+        };
+        let response = self.present(target, stored, Source::Reused(reuse.freshness)).await;
+        Reply { response, handling: reuse.handling, status: reuse.status }
+    }
+
+    async fn reply_with_landed(
+        &self,
+        errand: &Errand,
+        (response, storage): (&Arc<StoredResponse>, Storage),
+        (upstream, collapsed): (Option<StatusCode>, bool),
+        limits: &HeaderMap,
+    ) -> Reply {
+        let provenance = response.provenance();
+        let standing = self.generations().standing(&provenance.slots, provenance.stamp);
+        let now = self.clock().now();
+        let request = &errand.target.request;
+        let freshness = freshness::freshness(request, response, standing, self.policy(), now);
+        let is_stored = storage != Storage::NotStored;
+        let source = if is_stored { Source::Fetched(freshness) } else { Source::Shared };
+        let mut reply = self.present(&errand.target, response, source).await;
+        reply.headers_mut().extend(limits.clone());
+        let outcome = CacheOutcome::Forwarded {
+            reason: errand.reason,
+            status: upstream.map(|status| status.as_u16()),
+            stored: is_stored,
+            collapsed,
+        };
+        let ttl = is_stored.then(|| freshness.ttl());
+        let status = CacheStatus { outcome, ttl, detail: None };
+        Reply { response: reply, handling: Handling::Forward(errand.reason), status }
+    }
+
+    /// Presents a response, making the coding that this client needs if it is not at hand.
+    async fn present(
+        &self,
+        target: &Target,
+        stored: &Arc<StoredResponse>,
+        source: Source,
+    ) -> Response<ReplyBody> {
+        let how = Presentation {
+            request: &target.request,
+            known_hosts: self.regions().known_hosts(),
+            downstream: self.settings().downstream,
+            source,
+            now: self.clock().now(),
+        };
+        if let Some(response) = reply::present(stored, &how) {
+            return response;
+        }
+        // "The other coding is made once when first needed and re-inserted as a new value."
+        let Ok(body) = stored.body().decoded(self.memory().limit()) else {
+            return forward::failed(
+                ForwardFailure::Upstream(UpstreamFault::Broken),
+                ForwardReason::Stale,
+                None,
+            )
+            .response;
+        };
+        let decoded = Arc::new(stored.with_body(body));
+        if source != Source::Shared {
+            let key = self.store().variant_of(target.primary, &decoded, target.request.fields());
+            self.store().replace(key, Arc::clone(&decoded)).await;
+        }
+        reply::present(&decoded, &how)
+            .unwrap_or_else(|| forward::failed(ForwardFailure::Lost, ForwardReason::UriMiss, None).response)
+    }
+
+    /// Returns whether the last answers to this target could not be shared.
+    fn is_grounded(&self, target: &Target) -> bool {
+        self.grounded().holds(target.primary.key(), self.clock().now())
+    }
+}
+
+/// How a stored response is reused.
+struct Reuse {
+    freshness: Freshness,
+    handling: Handling,
+    status: CacheStatus,
+}
+
+/// Upstream failures that a stale response may stand in for: RFC 5861 §4, and 429, which says the same of our budget.
+fn is_failure(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}

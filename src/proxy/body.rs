@@ -1,0 +1,287 @@
+//! The bodies that pass through the proxy, and reading one to its end within bounds.
+//!
+//! Invariants: a body that breaks off is an error to whoever reads it, so that it never looks complete; nothing is
+//! read into memory beyond its limit, nor beyond what all bodies together may take ([`BodyMemory`]).
+//! Not here: what is done with a body (`proxy::flight`, `proxy::forward`).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::budget::Permit;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::{BoxError, IncomingBody};
+
+/// The body of an answer to a client.
+#[derive(Debug)]
+pub enum ReplyBody {
+    /// At hand; empty when `None`.
+    Whole(Option<Bytes>),
+    /// Still coming from upstream.
+    Streaming(Box<UpstreamStream>),
+}
+
+/// A body on its way from upstream: what was already read of it, then the rest. Holds upstream's permit.
+#[derive(Debug)]
+pub struct UpstreamStream {
+    read: Option<Bytes>,
+    rest: IncomingBody,
+    permit: Permit,
+}
+
+impl ReplyBody {
+    /// Returns a body with nothing in it.
+    pub const fn empty() -> Self {
+        Self::Whole(None)
+    }
+
+    /// Returns a body that is at hand.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// Returns a body that comes from upstream.
+    pub fn streaming(rest: IncomingBody, permit: Permit) -> Self {
+        Self::Streaming(Box::new(UpstreamStream { read: None, rest, permit }))
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streaming(stream) => {
+                if let Some(read) = stream.read.take() {
+                    return Poll::Ready(Some(Ok(Frame::data(read))));
+                }
+                let frame = ready!(Pin::new(&mut stream.rest).poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Streaming(stream) => stream.read.is_none() && stream.rest.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(length(bytes.as_ref())),
+            Self::Streaming(stream) => {
+                let read = length(stream.read.as_ref());
+                let rest = stream.rest.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(read));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(read));
+                }
+                hint
+            }
+        }
+    }
+}
+
+fn length(bytes: Option<&Bytes>) -> u64 {
+    bytes.map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+}
+
+/// How much memory all bodies that are being read may take together.
+#[derive(Debug, Clone)]
+pub struct BodyMemory {
+    free: Arc<Semaphore>,
+    /// Largest body that is read, in bytes.
+    limit: usize,
+}
+
+/// A body that was read to its end, and the memory that it takes.
+#[derive(Debug)]
+pub struct Collected {
+    /// The bytes, in an allocation of their own.
+    pub bytes: Bytes,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a body was not read to its end.
+#[derive(Debug)]
+pub enum NotCollected {
+    /// It is too large, or there is no memory now: here it is, to be passed on as it comes.
+    Streaming(ReplyBody, Obstacle),
+    /// It broke off.
+    Broken(UpstreamError),
+}
+
+/// Why a body is passed on as it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It is larger than `cache.max_response_bytes`.
+    TooLarge,
+    /// `cache.max_in_flight_bytes` are taken.
+    NoMemory,
+}
+
+impl BodyMemory {
+    /// Sets the bounds: `total` for all bodies, `limit` for each, in bytes.
+    pub fn new(total: usize, limit: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(total.min(Semaphore::MAX_PERMITS))), limit }
+    }
+
+    /// Returns the largest body that is read, in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Reads the body of an answer to its end, or hands it back with what was read of it.
+    ///
+    /// # Errors
+    /// See [`NotCollected`].
+    pub async fn collect_reply(&self, body: ReplyBody) -> Result<Collected, NotCollected> {
+        match body {
+            ReplyBody::Whole(bytes) => Ok(Collected { bytes: bytes.unwrap_or_default(), _memory: None }),
+            ReplyBody::Streaming(stream) => self.collect(stream.rest, stream.permit).await,
+        }
+    }
+
+    /// Reads a body to its end, or hands it back with what was read of it.
+    ///
+    /// # Errors
+    /// See [`NotCollected`].
+    pub async fn collect(&self, mut body: IncomingBody, permit: Permit) -> Result<Collected, NotCollected> {
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > self.limit {
+            return Err(NotCollected::Streaming(ReplyBody::streaming(body, permit), Obstacle::TooLarge));
+        }
+        let mut memory = None;
+        let mut read = BytesMut::new();
+        if !self.take(&mut memory, announced) {
+            return Err(NotCollected::Streaming(ReplyBody::streaming(body, permit), Obstacle::NoMemory));
+        }
+        read.reserve(announced);
+        let mut taken = announced;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(NotCollected::Broken)?;
+            let Ok(data) = frame.into_data() else { continue };
+            read.extend_from_slice(&data);
+            let more = read.len().saturating_sub(taken);
+            taken = taken.max(read.len());
+            let obstacle = if read.len() > self.limit {
+                Some(Obstacle::TooLarge)
+            } else if !self.take(&mut memory, more) {
+                Some(Obstacle::NoMemory)
+            } else {
+                None
+            };
+            if let Some(obstacle) = obstacle {
+                let stream = UpstreamStream { read: Some(read.freeze()), rest: body, permit };
+                return Err(NotCollected::Streaming(ReplyBody::Streaming(Box::new(stream)), obstacle));
+            }
+        }
+        Ok(Collected { bytes: exact(&read), _memory: memory })
+    }
+
+    /// Takes memory, without waiting for it.
+    fn take(&self, memory: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> bool {
+        let Ok(bytes) = u32::try_from(bytes) else { return false };
+        let Ok(more) = Arc::clone(&self.free).try_acquire_many_owned(bytes) else { return false };
+        match memory {
+            Some(memory) => memory.merge(more),
+            None => *memory = Some(more),
+        }
+        true
+    }
+}
+
+/// Copies bytes into an allocation of exactly their size: what is kept must not pin a larger buffer.
+fn exact(bytes: &[u8]) -> Bytes {
+    Bytes::from(Box::<[u8]>::from(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+    use crate::budget::Budget;
+    use crate::config::BudgetConfig;
+
+    async fn permit() -> Permit {
+        let config = BudgetConfig { enabled: false, max_wait: std::time::Duration::ZERO, max_concurrent: 1 };
+        Budget::new(&config).reserve().await.unwrap()
+    }
+
+    fn known(bytes: &'static [u8]) -> IncomingBody {
+        Full::new(Bytes::from_static(bytes)).map_err(|never| match never {}).boxed_unsync()
+    }
+
+    /// A body that does not say how long it is.
+    fn unknown(chunks: Vec<Result<&'static str, UpstreamError>>) -> IncomingBody {
+        let frames = chunks.into_iter().map(|chunk| chunk.map(|text| Frame::data(Bytes::from(text))));
+        Frames(frames.collect()).boxed_unsync()
+    }
+
+    struct Frames(std::collections::VecDeque<Result<Frame<Bytes>, UpstreamError>>);
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = UpstreamError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+            Poll::Ready(self.0.pop_front())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_within_its_limit_is_read_whole() {
+        let memory = BodyMemory::new(10, 8);
+        let collected = memory.collect(known(b"12345678"), permit().await).await.unwrap();
+        assert_eq!(collected.bytes, "12345678");
+        assert_eq!(memory.free.available_permits(), 2);
+        drop(collected);
+        assert_eq!(memory.free.available_permits(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_its_limit_comes_out_as_it_went_in() {
+        let memory = BodyMemory::new(100, 8);
+        let body = unknown(vec![Ok("12345"), Ok("67890"), Ok("x")]);
+        let Err(NotCollected::Streaming(body, Obstacle::TooLarge)) =
+            memory.collect(body, permit().await).await
+        else {
+            panic!("collected")
+        };
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "1234567890x");
+        assert_eq!(memory.free.available_permits(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_body_for_which_there_is_no_memory_is_passed_on() {
+        let memory = BodyMemory::new(7, 8);
+        let outcome = memory.collect(known(b"12345678"), permit().await).await;
+        assert!(matches!(outcome, Err(NotCollected::Streaming(_, Obstacle::NoMemory))));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_an_error() {
+        let memory = BodyMemory::new(100, 80);
+        let broken = UpstreamError::broken(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        let outcome = memory.collect(unknown(vec![Ok("1234"), Err(broken)]), permit().await).await;
+        assert!(matches!(outcome, Err(NotCollected::Broken(_))));
+        assert_eq!(memory.free.available_permits(), 100);
+    }
+}

@@ -1,0 +1,370 @@
+//! What happens inside a flight: one forward for everybody who wants the same key.
+//!
+//! It looks in the store once more, reserves upstream's capacity, takes off, and keeps what may be kept. Whoever
+//! waits gets a [`Landing`]: a response to share, a parcel for exactly one, or the failure.
+//!
+//! Invariants: the flight itself stores, before it lands, so a caller who left still fills the cache; what took off
+//! before a write is never handed out after it (`cache::generations`); what must not be shared goes to one.
+//! Not here: who waits and for how long (`proxy`), what a failure means for each (`proxy`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use http::header::{self, HeaderMap};
+use http::{Response, StatusCode, response};
+
+use crate::admission::{AdmittedRequest, Eligibility};
+use crate::cache::body::{StoredBody, decode};
+use crate::cache::directives::{ResponseDirectives, ResponseFlags};
+use crate::cache::freshness::{self, Decision};
+use crate::cache::generations::{Cause, Stamp, TagSlots};
+use crate::cache::key::{CacheKey, normalized_path};
+use crate::cache::store::Insertion;
+use crate::cache::stored_response::{Found, Provenance, StoredResponse};
+use crate::cache::storing;
+use crate::handling::{Refusal, RefusalReason};
+use crate::headers;
+use crate::links::region_urls;
+use crate::metrics::store::NotStoredReason;
+use crate::proxy::body::{NotCollected, Obstacle, ReplyBody};
+use crate::proxy::outgoing;
+use crate::proxy::{Proxy, Target};
+use crate::routes::tags::{self, Tag};
+use crate::upstream::error::UpstreamFault;
+
+/// What a flight brings, for every passenger.
+#[derive(Debug, Clone)]
+pub struct Landing {
+    /// The response, or why there is none.
+    pub cargo: Cargo,
+    /// What upstream answered; `None` when it was not asked, or did not.
+    pub upstream: Option<StatusCode>,
+    /// Upstream's limit fields, true for the moment of landing.
+    pub limits: Arc<HeaderMap>,
+}
+
+/// The response that a flight brings.
+#[derive(Debug, Clone)]
+pub enum Cargo {
+    /// A response that every passenger of this variant may have.
+    Shared {
+        /// The response.
+        response: Arc<StoredResponse>,
+        /// The variant that it was fetched for.
+        variant: CacheKey,
+        /// Whether it was stored.
+        storage: Storage,
+    },
+    /// An answer for exactly one passenger.
+    Parcel(Arc<Parcel>),
+    /// Upstream was not asked, or did not answer.
+    Failed(ForwardFailure),
+}
+
+/// Whether a response is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// The flight has just stored it.
+    Stored,
+    /// It was in the store when the flight looked once more.
+    Found,
+    /// It may be shared by those who waited, but not kept.
+    NotStored,
+}
+
+/// An answer that can be taken once.
+#[derive(Debug)]
+pub struct Parcel(Mutex<Option<Response<ReplyBody>>>);
+
+impl Parcel {
+    fn new(response: Response<ReplyBody>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Some(response))))
+    }
+
+    /// Takes the answer; `None` for everybody but the first.
+    pub fn take(&self) -> Option<Response<ReplyBody>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Why a forward brought no answer. The cause itself is only logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardFailure {
+    /// Upstream's capacity stayed taken.
+    Busy,
+    /// Upstream failed.
+    Upstream(UpstreamFault),
+    /// The flight was lost: a defect of ours.
+    Lost,
+}
+
+impl ForwardFailure {
+    /// Returns the refusal that a client gets.
+    pub const fn refusal(self) -> Refusal {
+        match self {
+            Self::Busy => Refusal::new(
+                RefusalReason::UpstreamBusy,
+                "Too many requests are waiting for Sentry. Try again in a moment.",
+            ),
+            Self::Lost => Refusal::new(RefusalReason::InternalError, "The request's work was lost."),
+            Self::Upstream(UpstreamFault::Unreachable) => {
+                Refusal::new(RefusalReason::UpstreamUnreachable, "Sentry could not be reached.")
+            }
+            Self::Upstream(UpstreamFault::Timeout) => {
+                Refusal::new(RefusalReason::UpstreamTimeout, "Sentry did not answer in time.")
+            }
+            Self::Upstream(UpstreamFault::Broken) => {
+                Refusal::new(RefusalReason::UpstreamBroken, "Sentry's answer was broken.")
+            }
+            Self::Upstream(UpstreamFault::RequestBody) => {
+                Refusal::new(RefusalReason::BadRequestBody, "The request's body broke off.")
+            }
+        }
+    }
+}
+
+/// What a flight is for: the request that made it take off, under its key.
+#[derive(Debug, Clone)]
+pub struct Itinerary {
+    /// The request that made it take off, and its key.
+    pub target: Target,
+    /// The slots of the tags of its target.
+    pub slots: TagSlots,
+    /// What its passengers want.
+    pub demand: Demand,
+}
+
+/// Whether a stored response is good enough for the passengers of a flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// It is, if it is fresh.
+    Freshness,
+    /// It is not: upstream must be asked, because the client or the stored response says so.
+    Validation,
+}
+
+/// The moment of taking off.
+#[derive(Clone, Copy)]
+struct TakeOff {
+    stamp: Stamp,
+    at: SystemTime,
+}
+
+impl Proxy {
+    /// Flies: the body of the task that every passenger waits for.
+    pub async fn fly(self, itinerary: Itinerary) -> Landing {
+        let found = self.store().look_up(itinerary.target.primary, itinerary.target.request.fields()).await;
+        // Somebody may have stored it between this caller's look-up and its taking off.
+        let decision =
+            freshness::decide(&itinerary.target.request, &found, self.policy(), self.clock().now());
+        if itinerary.demand == Demand::Freshness
+            && let (Decision::Reuse(_), Found::Stored(response, _)) = (decision, &found)
+        {
+            return self.landing_of_found(&itinerary, Arc::clone(response));
+        }
+        let stored = match &found {
+            Found::Stored(stored, _) if stored.has_validator() => Some(stored),
+            Found::Stored(..) | Found::Nothing | Found::OtherVariant | Found::Unusable => None,
+        };
+        self.ask(&itinerary, stored).await
+    }
+
+    /// Asks upstream, conditionally if something with a validator is stored.
+    async fn ask(&self, itinerary: &Itinerary, stored: Option<&Arc<StoredResponse>>) -> Landing {
+        let Some(target) = self.regions().target(&itinerary.target.request) else {
+            return Landing::failed(ForwardFailure::Upstream(UpstreamFault::Unreachable));
+        };
+        let request =
+            outgoing::for_flight(&itinerary.target.request, target.clone(), stored.map(AsRef::as_ref));
+        let take_off = self.take_off();
+        let (head, body, permit) = match self.exchange(request).await {
+            Ok(answer) => answer,
+            Err(failure) => return Landing::failed(failure),
+        };
+        if head.status == StatusCode::NOT_MODIFIED {
+            return match stored.filter(|stored| stored.is_validated_by(&head.headers)) {
+                Some(stored) => self.freshen(itinerary, stored, head, take_off).await,
+                // It speaks of something else, or nobody asked: a 304 is no answer to anybody here.
+                None => Landing::failed(ForwardFailure::Upstream(UpstreamFault::Broken)),
+            };
+        }
+        self.note_rejection(&itinerary.target.request, head.status);
+        if !is_shareable(&itinerary.target.request, &head) {
+            self.metrics().store.not_stored(NotStoredReason::NotStorable);
+            return self.parcel(itinerary, head, ReplyBody::streaming(body, permit));
+        }
+        match self.memory().collect(body, permit).await {
+            Ok(collected) => self.keep(itinerary, head, collected.bytes, take_off).await,
+            Err(NotCollected::Streaming(body, obstacle)) => {
+                self.metrics().store.not_stored(match obstacle {
+                    Obstacle::TooLarge => NotStoredReason::TooLarge,
+                    Obstacle::NoMemory => NotStoredReason::NoBudget,
+                });
+                self.parcel(itinerary, head, body)
+            }
+            Err(NotCollected::Broken(error)) => {
+                self.metrics().store.not_stored(NotStoredReason::Broken);
+                self.note_failure(&error);
+                Landing::failed(ForwardFailure::Upstream(error.fault()))
+            }
+        }
+    }
+
+    /// Keeps a complete answer if it may be kept; everybody who waited gets it either way.
+    async fn keep(
+        &self,
+        itinerary: &Itinerary,
+        mut head: response::Parts,
+        bytes: bytes::Bytes,
+        take_off: TakeOff,
+    ) -> Landing {
+        let request = &itinerary.target.request;
+        let verdict = storing::check_storable(request, head.status, &head.headers, self.policy());
+        let body = self.body_of(request, &mut head, bytes);
+        let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
+        let provenance = self.provenance(itinerary, take_off);
+        let response = Arc::new(StoredResponse::new(head.status, &head.headers, body, provenance));
+        let variant = self.store().variant_of(itinerary.target.primary, &response, request.fields());
+        let storage = if verdict.is_ok() {
+            self.insert(itinerary, Arc::clone(&response)).await;
+            Storage::Stored
+        } else {
+            self.metrics().store.not_stored(NotStoredReason::NotStorable);
+            self.forget_gone(itinerary, head.status).await;
+            Storage::NotStored
+        };
+        Landing { cargo: Cargo::Shared { response, variant, storage }, upstream: Some(head.status), limits }
+    }
+
+    /// Freshens what is stored by a 304.
+    async fn freshen(
+        &self,
+        itinerary: &Itinerary,
+        stored: &Arc<StoredResponse>,
+        mut head: response::Parts,
+        take_off: TakeOff,
+    ) -> Landing {
+        let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
+        headers::clean_response(&mut head.headers);
+        let provenance = self.provenance(itinerary, take_off);
+        let response = Arc::new(stored.freshened(&head.headers, provenance));
+        let variant =
+            self.store().variant_of(itinerary.target.primary, &response, itinerary.target.request.fields());
+        self.insert(itinerary, Arc::clone(&response)).await;
+        let cargo = Cargo::Shared { response, variant, storage: Storage::Stored };
+        Landing { cargo, upstream: Some(head.status), limits }
+    }
+
+    async fn insert(&self, itinerary: &Itinerary, response: Arc<StoredResponse>) {
+        let retention =
+            freshness::retention(&itinerary.target.request, &response, self.policy(), self.clock().now());
+        let insertion = Insertion { primary: itinerary.target.primary, response, retention };
+        self.store().insert(insertion, itinerary.target.request.fields()).await;
+        self.metrics().store.inserted();
+    }
+
+    /// Takes the body's coding apart where region URLs must be found in it.
+    fn body_of(
+        &self,
+        request: &AdmittedRequest,
+        head: &mut response::Parts,
+        bytes: bytes::Bytes,
+    ) -> StoredBody {
+        let is_gzip = headers::members(&head.headers, &header::CONTENT_ENCODING)
+            .any(|coding| coding.to_ascii_lowercase().ends_with("gzip"));
+        let shape = self
+            .region_url_shape(request)
+            .filter(|_| head.status.is_success() && headers::is_json(&head.headers));
+        if let Some(shape) = shape {
+            let plain =
+                if is_gzip { decode(&bytes, self.memory().limit()).ok() } else { Some(bytes.clone()) };
+            let splices = plain
+                .as_ref()
+                .map(|plain| region_urls::find(plain, shape, &|url| self.regions().reaches(url)))
+                .unwrap_or_default();
+            if let Some(plain) = plain.filter(|_| !splices.is_empty()) {
+                head.headers.remove(header::CONTENT_ENCODING);
+                return StoredBody::spliced(plain, splices);
+            }
+        }
+        if is_gzip { StoredBody::gzip(bytes) } else { StoredBody::identity(bytes) }
+    }
+
+    /// Packs an answer for exactly one passenger, and remembers that this key is not worth collapsing.
+    fn parcel(&self, itinerary: &Itinerary, mut head: response::Parts, body: ReplyBody) -> Landing {
+        self.grounded().add(itinerary.target.primary.key(), self.clock().now());
+        let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
+        let upstream = Some(head.status);
+        let cargo = Cargo::Parcel(Parcel::new(Response::from_parts(head, body)));
+        Landing { cargo, upstream, limits }
+    }
+
+    fn landing_of_found(&self, itinerary: &Itinerary, response: Arc<StoredResponse>) -> Landing {
+        let fields = itinerary.target.request.fields();
+        let variant = self.store().variant_of(itinerary.target.primary, &response, fields);
+        let cargo = Cargo::Shared { response, variant, storage: Storage::Found };
+        Landing { cargo, upstream: None, limits: Arc::default() }
+    }
+
+    fn take_off(&self) -> TakeOff {
+        let at = self.clock().now();
+        TakeOff { stamp: self.generations().stamp(at), at }
+    }
+
+    fn provenance(&self, itinerary: &Itinerary, take_off: TakeOff) -> Provenance {
+        Provenance {
+            request_time: take_off.at,
+            response_time: self.clock().now(),
+            slots: itinerary.slots.clone(),
+            stamp: take_off.stamp,
+        }
+    }
+
+    /// Removes what is stored where upstream now says that it is gone, or not for this credential.
+    async fn forget_gone(&self, itinerary: &Itinerary, status: StatusCode) {
+        let is_gone = matches!(
+            status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE
+        );
+        if is_gone {
+            self.store().remove(itinerary.target.primary, itinerary.target.request.fields()).await;
+        }
+    }
+
+    /// A 401 says that upstream does not know the credential any more: its whole partition becomes unusable.
+    pub fn note_rejection(&self, request: &AdmittedRequest, status: StatusCode) {
+        if status == StatusCode::UNAUTHORIZED && request.credential().is_some() {
+            let partition = Tag::Partition(*request.partition().as_bytes());
+            self.generations().invalidate_tags(&[partition], Cause::Purge, self.clock().now());
+        }
+    }
+
+    /// Returns the slots of the tags that an answer to this request carries.
+    pub fn slots_of(&self, request: &AdmittedRequest) -> TagSlots {
+        let mut carried = tags::carried_by(&normalized_path(request.path()));
+        carried.push(Tag::Partition(*request.partition().as_bytes()));
+        self.generations().slots(&carried)
+    }
+}
+
+impl Landing {
+    /// Returns whether it brings an answer that is no failure.
+    pub fn is_success(&self) -> bool {
+        !matches!(self.cargo, Cargo::Failed(_))
+            && self.upstream.is_none_or(|status| !status.is_server_error())
+    }
+
+    /// Makes a landing that brings nothing.
+    pub fn failed(failure: ForwardFailure) -> Self {
+        Self { cargo: Cargo::Failed(failure), upstream: None, limits: Arc::default() }
+    }
+}
+
+/// Returns whether everybody who waited may have the answer: the same key is the same credential, so only what
+/// upstream keeps from caches or gives to one client is not.
+fn is_shareable(request: &AdmittedRequest, head: &response::Parts) -> bool {
+    let directives = ResponseDirectives::read(&head.headers);
+    let sets_cookie = head.headers.contains_key(header::SET_COOKIE);
+    let is_cacheable = request.eligibility() == Eligibility::Cacheable;
+    is_cacheable && !directives.has(ResponseFlags::NO_STORE) && !sets_cookie
+}

@@ -1,0 +1,238 @@
+//! Forwards a request as it is: pass-through, writes, and whatever the cache may not answer.
+//!
+//! Answers stream. Only a body that names regions is read first, so that its URLs can point back here.
+//!
+//! Invariants: a write runs to its end although its client has left, is sent at most once, and makes unusable what
+//! it changed after upstream answered and before the client is told; no request body is read before there is
+//! capacity to send it. Not here: collapsing (`proxy::flight`).
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, StatusCode, response};
+use http_body_util::BodyExt as _;
+
+use crate::admission::AdmittedRequest;
+use crate::budget::Permit;
+use crate::cache::generations::Cause;
+use crate::cache::invalidation::{self, WriteOutcome};
+use crate::cache::key::normalized_path;
+use crate::clock::Stopwatch;
+use crate::handling::{ForwardReason, Handling, Refusal, RefusalReason};
+use crate::headers::{self, CacheOutcome, CacheStatus};
+use crate::links::region_urls::{self, RegionUrlShape};
+use crate::metrics::store::InvalidationCause;
+use crate::metrics::upstream::UpstreamOutcome;
+use crate::proxy::Proxy;
+use crate::proxy::body::{NotCollected, ReplyBody};
+use crate::proxy::flight::ForwardFailure;
+use crate::proxy::outgoing::{self, Codings};
+use crate::proxy::reply::{self, Reply};
+use crate::upstream::error::{UpstreamError, UpstreamFault};
+use crate::upstream::{Attempts, IncomingBody, OutgoingBody};
+
+/// An answer's head, its body, and the permit under which it comes.
+pub type Answer = (response::Parts, IncomingBody, Permit);
+
+impl Proxy {
+    /// Forwards a request as it is.
+    pub async fn forward(
+        &self,
+        request: Arc<AdmittedRequest>,
+        body: OutgoingBody,
+        reason: ForwardReason,
+    ) -> Reply {
+        if request.is_safe() {
+            return self.forward_through(&request, body, reason).await;
+        }
+        let proxy = self.clone();
+        let write = self.errands().run(async move { proxy.forward_through(&request, body, reason).await });
+        // The task goes on when this client leaves; it is gone only if it panicked.
+        write.await.unwrap_or_else(|_| {
+            Reply::refusal(&Refusal::new(RefusalReason::InternalError, "The request's work was lost."))
+        })
+    }
+
+    async fn forward_through(
+        &self,
+        request: &AdmittedRequest,
+        body: OutgoingBody,
+        reason: ForwardReason,
+    ) -> Reply {
+        let shape = self.region_url_shape(request);
+        let codings = if shape.is_some() { Codings::IdentityOnly } else { Codings::AsAsked };
+        let answer = match self.regions().target(request) {
+            Some(target) => self.exchange(outgoing::as_it_is(request, target, codings, body)).await,
+            None => Err(ForwardFailure::Upstream(UpstreamFault::Unreachable)),
+        };
+        if !request.is_safe() {
+            self.invalidate(request, &answer);
+        }
+        match answer {
+            Ok((head, body, permit)) => {
+                self.note_rejection(request, head.status);
+                let status = head.status;
+                let response = self.localize(request, shape, head, ReplyBody::streaming(body, permit)).await;
+                match response {
+                    Ok(response) => forwarded(response, reason, status),
+                    Err(failure) => failed(failure, reason, Some(status)),
+                }
+            }
+            Err(failure) => failed(failure, reason, None),
+        }
+    }
+
+    /// Sends a request when there is capacity for it, and counts how it went.
+    pub async fn exchange(&self, request: Request<OutgoingBody>) -> Result<Answer, ForwardFailure> {
+        let waiting = Stopwatch::start();
+        let permit = self.budget().reserve().await;
+        self.metrics().upstream.waited(waiting.read());
+        let permit = permit.map_err(|_| ForwardFailure::Busy)?;
+        let watch = Stopwatch::start();
+        let in_flight = self.metrics().upstream.begin();
+        let answer = self.upstream().send(request).await;
+        drop(in_flight);
+        match answer {
+            Ok(answer) => {
+                let (head, body) = answer.into_parts();
+                self.metrics().upstream.observe(UpstreamOutcome::of_status(head.status), watch.read());
+                if head.extensions.get::<Attempts>().is_some_and(|attempts| attempts.0 > 1) {
+                    self.metrics().upstream.retried();
+                }
+                Ok((head, body, permit))
+            }
+            Err(error) => {
+                self.metrics().upstream.observe(outcome_of(error.fault()), watch.read());
+                self.note_failure(&error);
+                Err(ForwardFailure::Upstream(error.fault()))
+            }
+        }
+    }
+
+    /// Logs a failure of upstream, once, with its causes; clients only get its kind.
+    pub fn note_failure(&self, error: &UpstreamError) {
+        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
+        tracing::warn!(error = %error, causes = causes.join(": "), "upstream failed");
+    }
+
+    /// Makes unusable what a write has changed.
+    fn invalidate(&self, request: &AdmittedRequest, answer: &Result<Answer, ForwardFailure>) {
+        let none = HeaderMap::new();
+        let (outcome, fields) = match answer {
+            Ok((head, ..)) => (WriteOutcome::Answered(head.status), &head.headers),
+            // It was never sent.
+            Err(ForwardFailure::Busy) => return,
+            Err(ForwardFailure::Upstream(_) | ForwardFailure::Lost) => (WriteOutcome::Unknown, &none),
+        };
+        let upstream = self.regions().upstream(request).authority();
+        let touched =
+            invalidation::caused_by(request, outcome, self.settings().invalidation, fields, upstream);
+        if !touched.is_empty() {
+            self.generations().invalidate_tags(&touched, Cause::Write, self.clock().now());
+            self.metrics().store.invalidated(InvalidationCause::Write);
+        }
+    }
+
+    /// Makes upstream's answer one of ours: clean fields, links that lead back here, region URLs too.
+    ///
+    /// # Errors
+    /// When a body that must be read broke off.
+    pub async fn localize(
+        &self,
+        request: &AdmittedRequest,
+        shape: Option<RegionUrlShape>,
+        mut head: response::Parts,
+        body: ReplyBody,
+    ) -> Result<http::Response<ReplyBody>, ForwardFailure> {
+        reply::clean_forwarded(&mut head.headers, request, self.regions().known_hosts());
+        let names_regions = head.status.is_success()
+            && headers::is_json(&head.headers)
+            && !head.headers.contains_key(header::CONTENT_ENCODING);
+        let body = match (shape.filter(|_| names_regions), body) {
+            (Some(shape), ReplyBody::Streaming(stream)) => {
+                self.with_region_urls(request, shape, &mut head, ReplyBody::Streaming(stream)).await?
+            }
+            (_, body) => body,
+        };
+        head.extensions.clear();
+        Ok(http::Response::from_parts(head, body))
+    }
+
+    async fn with_region_urls(
+        &self,
+        request: &AdmittedRequest,
+        shape: RegionUrlShape,
+        head: &mut response::Parts,
+        body: ReplyBody,
+    ) -> Result<ReplyBody, ForwardFailure> {
+        let collected = match self.memory().collect_reply(body).await {
+            Ok(collected) => collected,
+            Err(NotCollected::Streaming(body, _)) => return Ok(body),
+            Err(NotCollected::Broken(error)) => {
+                self.note_failure(&error);
+                return Err(ForwardFailure::Upstream(error.fault()));
+            }
+        };
+        let splices = region_urls::find(&collected.bytes, shape, &|url| self.regions().reaches(url));
+        let bytes = if splices.is_empty() {
+            collected.bytes
+        } else {
+            // Upstream's validator does not speak of what this client gets.
+            head.headers.remove(header::ETAG);
+            region_urls::apply(&collected.bytes, &splices, request.base().as_str()).into()
+        };
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        Ok(ReplyBody::whole(bytes))
+    }
+
+    /// Returns the shape in which the answer to this request names regions, if it does and that is wanted.
+    pub fn region_url_shape(&self, request: &AdmittedRequest) -> Option<RegionUrlShape> {
+        if *request.method() == http::Method::HEAD {
+            return None;
+        }
+        self.settings().region_urls.then(|| region_urls::shape_of(&normalized_path(request.path()))).flatten()
+    }
+}
+
+/// Makes the reply of an answer that was passed on.
+pub fn forwarded(response: http::Response<ReplyBody>, reason: ForwardReason, status: StatusCode) -> Reply {
+    let outcome =
+        CacheOutcome::Forwarded { reason, status: Some(status.as_u16()), stored: false, collapsed: false };
+    let status = CacheStatus { outcome, ttl: None, detail: None };
+    Reply { response, handling: Handling::Forward(reason), status }
+}
+
+/// Makes the reply of a forward that failed.
+pub fn failed(failure: ForwardFailure, reason: ForwardReason, status: Option<StatusCode>) -> Reply {
+    let refusal = failure.refusal();
+    let mut reply = Reply::refusal(&refusal);
+    reply.status = CacheStatus {
+        outcome: CacheOutcome::Forwarded {
+            reason,
+            status: status.map(|status| status.as_u16()),
+            stored: false,
+            collapsed: false,
+        },
+        ttl: None,
+        detail: Some(refusal.reason.label()),
+    };
+    reply
+}
+
+fn outcome_of(fault: UpstreamFault) -> UpstreamOutcome {
+    match fault {
+        UpstreamFault::Unreachable => UpstreamOutcome::Unreachable,
+        UpstreamFault::Timeout => UpstreamOutcome::Timeout,
+        UpstreamFault::Broken | UpstreamFault::RequestBody => UpstreamOutcome::Broken,
+    }
+}
+
+/// Returns a client's body in the form in which it goes upstream.
+pub fn outgoing_body<B>(body: B) -> OutgoingBody
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<crate::upstream::BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}

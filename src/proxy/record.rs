@@ -1,0 +1,64 @@
+//! Records what became of a request: `Cache-Status`, the metrics and the log, all from one [`Exchange`].
+//!
+//! Invariants: every answer gets a `Cache-Status` member of ours, after those of caches nearer to upstream
+//! ([RFC 9211 §2]); hits are counted, and logged only when asked for; no query, field or credential is logged.
+//! Not here: what the metrics are called (`metrics`).
+//!
+//! [RFC 9211 §2]: https://www.rfc-editor.org/rfc/rfc9211#section-2
+
+use http::{Method, Response};
+
+use crate::clock::Stopwatch;
+use crate::config::LogRequests;
+use crate::handling::Handling;
+use crate::headers::CACHE_STATUS;
+use crate::metrics::Metrics;
+use crate::proxy::body::ReplyBody;
+use crate::proxy::reply::Reply;
+use crate::routes::RouteLabel;
+
+/// One request, from its head to its answer's head.
+#[derive(Debug)]
+pub struct Exchange {
+    watch: Stopwatch,
+    method: Method,
+    route: RouteLabel,
+}
+
+impl Exchange {
+    /// Begins with a request's arrival.
+    pub fn begin(method: &Method) -> Self {
+        Self { watch: Stopwatch::start(), method: method.clone(), route: RouteLabel::Other }
+    }
+
+    /// Notes the route of the request, once it is admitted.
+    pub fn admitted(&mut self, route: &RouteLabel) {
+        self.route = route.clone();
+    }
+
+    /// Ends with the answer: counts it, logs it, and says in it what was done.
+    pub fn end(self, reply: Reply, metrics: &Metrics, log: LogRequests) -> Response<ReplyBody> {
+        let Reply { mut response, handling, status } = reply;
+        response.headers_mut().append(CACHE_STATUS, status.render());
+        let elapsed = self.watch.read();
+        metrics.requests.observe(handling, response.status(), elapsed);
+        metrics.requests.observe_route(self.route.as_str(), handling);
+        let is_logged = match handling {
+            Handling::Forward(_) | Handling::Refuse(_) => true,
+            Handling::Reuse | Handling::ReuseThenRevalidate => log == LogRequests::All,
+        };
+        if is_logged {
+            tracing::info!(
+                method = %self.method,
+                route = %self.route,
+                handling = handling.label(),
+                reason = handling.reason_label(),
+                detail = status.detail,
+                status = response.status().as_u16(),
+                duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+                "request served"
+            );
+        }
+        response
+    }
+}
