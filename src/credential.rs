@@ -171,6 +171,13 @@ impl fmt::Debug for CredentialKeys {
     }
 }
 
+/// Derives a 128-bit key for another purpose from the deployment's secret.
+pub fn derive_key(secret: &[u8], purpose: &[u8]) -> [u8; 16] {
+    let mut key = [0; 16];
+    fill(&mut key, &hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), purpose));
+    key
+}
+
 /// Hashes the credential in its canonical form: scheme in lower case, one zero byte, the trimmed rest.
 fn canonical_hash(key: &hmac::Key, credential: &Credential) -> hmac::Tag {
     let bytes = credential.value.as_bytes().trim_ascii_start();

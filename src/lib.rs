@@ -1,6 +1,198 @@
-//! sentrybox: a caching reverse proxy for Sentry's REST API.
+#![doc = include_str!("architecture.md")]
 
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+use tokio::time;
+use tracing::info;
+
+use crate::admin::readiness::Readiness;
+use crate::admin::{Admin, Purge, PurgeReport};
+use crate::assembly::AssemblyError;
+use crate::config::Config;
+use crate::handling::RefusalReason;
+use crate::headers::{CACHE_STATUS, CacheStatus};
+use crate::metrics::Metrics;
+use crate::proxy::Proxy;
+use crate::server::{Drained, Failure, Peer, Server, ServerSettings};
+use crate::upstream::environment::ProxyEnvironment;
+
+// In reading order: each room uses only those above it.
 pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod handling;
+pub mod links;
+
+pub mod headers;
+pub mod metrics;
+pub mod routes;
+
+pub mod admission;
+pub mod cache;
+pub mod regions;
+
+pub mod budget;
+pub mod upstream;
+
+pub mod proxy;
+pub mod server;
+
+pub mod admin;
+
+pub mod assembly;
+pub mod cli;
+pub mod logging;
+pub mod sandbox;
+
+/// How often the store does the housekeeping that otherwise falls to whoever comes next.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why the proxy could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration cannot be put together.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    /// An address cannot be listened on.
+    #[error("could not listen on {address} ({key})")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The key of the configuration that names it.
+        key: &'static str,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Runs the proxy until `shutdown` is done and what was accepted has been answered.
+///
+/// # Errors
+/// When the configuration cannot be put together or an address cannot be listened on.
+pub async fn run(
+    config: Config,
+    egress: &ProxyEnvironment,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let proxy = assembly::proxy(&config, egress)?;
+    let metrics = proxy.shared_metrics();
+    let readiness = Readiness::starting();
+    let clients = listen(config.listen.address, "listen.address").await?;
+    let operators = listen(config.admin.address, "admin.address").await?;
+    announce(&config, &clients, &operators);
+    let admin = admin(&config, &proxy, readiness.clone());
+    let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+    let admin = tokio::spawn(serve_operators(operators, admin, Arc::clone(&metrics), async {
+        // Fails when this function is dropped, which is an end, too.
+        drop(admin_stopped.await);
+    }));
+    let housekeeping = tokio::spawn(keep_house(proxy.clone()));
+    readiness.ready();
+    let until_shutdown = async {
+        shutdown.await;
+        info!("shutting down");
+        readiness.draining();
+    };
+    let drained = serve_clients(&config, clients, &proxy, until_shutdown).await;
+    proxy.drain(config.shutdown.grace).await;
+    housekeeping.abort();
+    // The admin listener outlives the other, so that `/readyz` says what is going on.
+    let _ = stop_admin.send(());
+    let _ = admin.await;
+    info!(cut = drained.cut, "shut down");
+    Ok(())
+}
+
+async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, key, source })
+}
+
+/// Says where it listens and where it forwards to.
+fn announce(config: &Config, clients: &TcpListener, operators: &TcpListener) {
+    let text = |listener: &TcpListener| {
+        listener.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
+    };
+    info!(
+        listen = text(clients),
+        admin = text(operators),
+        region = config.upstream.region,
+        upstream = assembly::upstream_url(config),
+        version = env!("CARGO_PKG_VERSION"),
+        "listening"
+    );
+}
+
+async fn serve_clients(
+    config: &Config,
+    listener: TcpListener,
+    proxy: &Proxy,
+    shutdown: impl Future<Output = ()>,
+) -> Drained {
+    let settings = ServerSettings {
+        render_failure: failure,
+        ..ServerSettings::for_clients(&config.listen, config.shutdown)
+    };
+    let server = Server::new(settings, proxy.shared_metrics());
+    let proxy = proxy.clone();
+    let handler = move |request: Request<Incoming>, peer: Peer| {
+        let proxy = proxy.clone();
+        async move { proxy.serve(request, peer.address.ip()).await }
+    };
+    server.serve(listener, handler, shutdown).await
+}
+
+fn admin(config: &Config, proxy: &Proxy, readiness: Readiness) -> Arc<Admin> {
+    let metrics = proxy.shared_metrics();
+    let proxy = proxy.clone();
+    let purge = Purge::new(move || {
+        let proxy = proxy.clone();
+        async move { PurgeReport { responses: proxy.purge_everything().await } }
+    });
+    Arc::new(Admin::new(config.admin.token.clone(), readiness, metrics, purge))
+}
+
+async fn serve_operators(
+    listener: TcpListener,
+    admin: Arc<Admin>,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let server = Server::new(ServerSettings::for_operators(), metrics);
+    let handler = move |request: Request<Incoming>, _: Peer| {
+        let admin = Arc::clone(&admin);
+        async move { admin.answer(request).await }
+    };
+    server.serve(listener, handler, shutdown).await;
+}
+
+async fn keep_house(proxy: Proxy) {
+    let mut interval = time::interval(HOUSEKEEPING_INTERVAL);
+    loop {
+        interval.tick().await;
+        proxy.store().tidy().await;
+    }
+}
+
+/// Renders the answer to a request whose own work did not end with one.
+fn failure(failure: Failure) -> Response<Full<Bytes>> {
+    let (reason, detail) = match failure {
+        Failure::Panicked => (RefusalReason::InternalError, "The proxy failed at this request."),
+        Failure::ShuttingDown => (RefusalReason::ShuttingDown, "The proxy is shutting down."),
+    };
+    let body = serde_json::json!({ "detail": detail }).to_string();
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = reason.status();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_STATUS, CacheStatus::refused(reason).render());
+    response
+}

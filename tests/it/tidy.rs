@@ -1,0 +1,286 @@
+//! Holds `src/` to the house rules that no lint knows: who imports whom, which library lives where, how a file looks.
+//!
+//! Reads lines, not syntax: that suffices because imports name the owning file and tests stand last in a file.
+//! Whoever adds a room gives it a row in [`ROOMS`]; whoever breaks a rule on purpose adds a row with the reason.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+/// Every room: its rank, its name, the rooms it may import. `..5` means every room up to that rank.
+///
+/// `src/routes/tags.rs` is a part of the room `routes`; under `src/cache/` each file is a room of its own.
+const ROOMS: &[(u8, &str, &str)] = &[
+    (0, "config", ""),
+    (0, "clock", ""),
+    (0, "handling", ""),
+    (0, "credential", ""),
+    (0, "links", ""),
+    (0, "cache", ""),
+    (0, "cache::directives", ""),
+    (0, "cache::single_flight", ""),
+    (1, "headers", "handling"),
+    (1, "metrics", "handling"),
+    (1, "routes", "config"),
+    (2, "admission", "config credential handling headers routes"),
+    (3, "regions", "admission config links routes"),
+    (3, "cache::body", "links"),
+    (3, "cache::key", "admission credential headers"),
+    (3, "cache::generations", "routes"),
+    (3, "cache::policy", "admission config credential cache::directives"),
+    (3, "cache::stored_response", "headers links cache::body cache::directives cache::generations"),
+    (
+        4,
+        "cache::freshness",
+        "admission config handling routes cache::directives cache::policy cache::stored_response cache::generations",
+    ),
+    (4, "cache::storing", "admission headers routes cache::directives cache::policy"),
+    (4, "cache::invalidation", "admission config credential routes cache::generations cache::key"),
+    (
+        4,
+        "cache::shared_tier",
+        "config credential metrics cache::key cache::stored_response cache::generations",
+    ),
+    (4, "budget", "clock config credential handling metrics routes"),
+    (4, "upstream", "config headers metrics"),
+    (
+        5,
+        "cache::store",
+        "config metrics cache::key cache::stored_response cache::generations cache::invalidation cache::shared_tier routes",
+    ),
+    (6, "server", "config metrics"),
+    (6, "proxy", "..5"),
+    (7, "admin", "proxy ..5"),
+    (8, "logging", "config"),
+    (8, "assembly", "..8"),
+    (8, "sandbox", "..8"),
+    (8, "cli", "..8"),
+    (8, "lib", "..8"),
+    (8, "main", "..8"),
+];
+
+/// Rooms that only decide: no waiting, no runtime, no clock.
+const PURE: &str = "admission links headers routes regions cache::key cache::body cache::directives cache::policy \
+     cache::stored_response cache::freshness cache::storing cache::invalidation";
+
+/// What only some rooms may name: a library that must stay a one-file change, or the clock.
+const CONFINED: &[(&str, &str)] = &[
+    ("moka", "cache::store"),
+    ("redis", "cache::shared_tier"),
+    ("hyper_util::client", "upstream cli"), // `healthcheck` asks our own admin listener
+    ("hyper::client", "upstream cli"),
+    ("rustls", "server upstream main"), // `main` installs the process's crypto provider
+    ("rustls_platform_verifier", "upstream"),
+    ("webpki_roots", "upstream"),
+    ("SystemTime::now", "clock"),
+    ("Instant::now", "clock"),
+];
+
+/// What nobody may write, tests included. Spelled in two halves, so that this file passes itself.
+const BANNED: &[&str] = &[
+    concat!("thread::", "sleep"),
+    concat!("to", "do!"),
+    concat!("unimple", "mented!"),
+    concat!("#[al", "low("),
+];
+
+/// Most lines of a file before its tests.
+const LONGEST: usize = 400;
+
+/// Files that may be longer, each with the reason.
+const LONG: &[(&str, &str)] = &[("src/config.rs", "one sentence for each key that users type")];
+
+/// A source file, split where its tests begin.
+struct Source {
+    path: String,
+    room: String,
+    code: Vec<String>,
+    tests: Vec<String>,
+}
+
+impl Source {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        let mut code: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
+        let is_tests = path.ends_with("/tests.rs") || path.contains("/tests/");
+        let starts = |line: &String| line == "#[cfg(test)]";
+        let begin = if is_tests { 0 } else { code.iter().position(starts).unwrap_or(code.len()) };
+        let tests = code.split_off(begin);
+        let module = path.trim_start_matches("src/").trim_end_matches(".rs").replace('/', "::");
+        Self { room: room_of(&module), path, code, tests }
+    }
+
+    /// Returns the lines before the tests with their numbers, without comments.
+    fn statements(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.code.iter().map(|line| line.split("// ").next().unwrap_or_default());
+        (1..).zip(lines).filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+}
+
+/// Returns every file below `folder`, relative to the package, in a fixed order.
+fn sources(folder: &str) -> Vec<Source> {
+    let mut found: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    let read = |path: &std::path::PathBuf| match path.extension() {
+        None => sources(path.to_str().unwrap()),
+        Some(extension) if extension == "rs" => vec![Source::read(path)],
+        Some(_) => Vec::new(),
+    };
+    found.iter().flat_map(read).collect()
+}
+
+/// Returns the room that owns a module path: its first segment, under `cache` its first two.
+fn room_of(module: &str) -> String {
+    let is_module = |segment: &&str| segment.starts_with(|letter: char| letter.is_ascii_lowercase());
+    let depth = if module.starts_with("cache::") { 2 } else { 1 };
+    match module.split("::").take_while(is_module).take(depth).collect::<Vec<_>>().join("::").as_str() {
+        "run" | "" => "lib".to_owned(), // `crate::run` and `crate::RunError`, at the root
+        room => room.to_owned(),
+    }
+}
+
+/// Returns the paths after `crate::` in a line.
+fn imports(line: &str) -> impl Iterator<Item = &str> {
+    let is_path = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+    line.split("crate::")
+        .skip(1)
+        .map(move |rest| rest.split(|letter| !is_path(letter)).next().unwrap_or_default())
+}
+
+/// Returns what the table says about `room`: its rank and what it may import.
+fn row(room: &str) -> Option<(u8, &'static str)> {
+    ROOMS.iter().find(|(_, name, _)| *name == room).map(|(rank, _, imports)| (*rank, *imports))
+}
+
+/// Returns whether `room` may import `other` by the table.
+fn may_import(room: &str, other: &str) -> bool {
+    let (Some((_, allowed)), Some((rank, _))) = (row(room), row(other)) else { return false };
+    let up_to = |word: &str| word.strip_prefix("..").is_some_and(|top| rank <= top.parse().unwrap());
+    room == other || allowed.split(' ').any(|word| word == other || up_to(word))
+}
+
+/// Returns whether a list of words holds `room`.
+fn lists(words: &str, room: &str) -> bool {
+    words.split(' ').any(|word| word == room)
+}
+
+/// Fails with one line for each statement in `src/` that `offence` says something about.
+fn check(offence: impl Fn(&Source, &str) -> Option<String>) {
+    let mut report = String::new();
+    for source in sources("src") {
+        for (number, line) in source.statements() {
+            if let Some(message) = offence(&source, line) {
+                writeln!(report, "{}:{number}: {message}", source.path).unwrap();
+            }
+        }
+    }
+    assert!(report.is_empty(), "against the house rules (tests/it/tidy.rs says which):\n{report}");
+}
+
+#[test]
+fn every_room_has_a_row_in_the_table() {
+    let unknown = |source: &Source| row(&source.room).is_none().then(|| source.path.clone());
+    let unknown: Vec<_> = sources("src").iter().filter_map(unknown).collect();
+    assert!(
+        unknown.is_empty(),
+        "no row in ROOMS (tests/it/tidy.rs) for {unknown:?}: say whom they may import"
+    );
+}
+
+#[test]
+fn the_table_allows_no_circle() {
+    for (index, (rank, room, allowed)) in ROOMS.iter().enumerate() {
+        for other in allowed.split_ascii_whitespace().filter(|word| !word.starts_with("..")) {
+            let is_above = ROOMS.iter().take(index).any(|(below, name, _)| *name == other && below <= rank);
+            assert!(is_above, "ROOMS: {room} may import {other} only when that stands above it");
+        }
+    }
+}
+
+#[test]
+fn imports_follow_the_table() {
+    check(|source, line| {
+        let bad = imports(line).map(room_of).find(|other| !may_import(&source.room, other))?;
+        Some(format!("`{}` may not import `{bad}`: see ROOMS in tests/it/tidy.rs", source.room))
+    });
+}
+
+#[test]
+fn imports_name_the_owning_file() {
+    check(|source, line| {
+        let vague = imports(line).any(|path| matches!(path, "" | "cache" | "cache::"));
+        let parent = line.contains("super::") && !line.contains("pub(super)");
+        let again = line.contains("pub use crate::") || line.contains(") use crate::");
+        let facade = source.room == "lib" && line.trim_start().starts_with("pub use");
+        (vague || parent || again || facade)
+            .then(|| format!("import the owning file by its own path: {}", line.trim()))
+    });
+}
+
+#[test]
+fn pure_rooms_do_not_wait_and_do_not_read_time() {
+    check(|source, line| {
+        let words = [".await", "async ", "tokio", "crate::clock", "Instant"];
+        let word = words.iter().find(|word| lists(PURE, &source.room) && line.contains(**word))?;
+        Some(format!("`{word}` in a pure room"))
+    });
+}
+
+#[test]
+fn a_library_stays_in_its_room() {
+    check(|source, line| {
+        let names = |word: &str| ["::", "("].iter().any(|next| line.contains(&format!("{word}{next}")));
+        let bad = |(word, rooms): &&(&str, &str)| names(word) && !lists(rooms, &source.room);
+        CONFINED.iter().find(bad).map(|(word, rooms)| format!("`{word}` belongs to {rooms} alone"))
+    });
+}
+
+#[test]
+fn nobody_sleeps_and_nothing_is_left_undone() {
+    for source in sources("src").iter().chain(&sources("tests/it")) {
+        for (number, line) in (1..).zip(source.code.iter().chain(&source.tests)) {
+            let word = BANNED.iter().find(|word| line.contains(**word));
+            assert!(word.is_none(), "{}:{number}: `{}` is not for this house", source.path, word.unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_file_is_at_most_as_long_as_one_can_read() {
+    let is_long = |source: &&Source| source.code.len() > LONGEST;
+    let long: Vec<_> = sources("src").iter().filter(is_long).map(|source| source.path.clone()).collect();
+    let argued: Vec<_> = LONG.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(long, argued, "files over {LONGEST} lines before their tests, and the ones argued in LONG");
+}
+
+#[test]
+fn a_file_begins_with_what_it_is_about() {
+    let is_bare = |source: &&Source| {
+        let first = source.code.iter().chain(&source.tests).next();
+        !first.is_some_and(|line| line.starts_with("//!") || line.starts_with("#![doc"))
+    };
+    let bare: Vec<_> = sources("src").iter().filter(is_bare).map(|source| source.path.clone()).collect();
+    assert!(bare.is_empty(), "without a module doc on the first line: {bare:?}");
+}
+
+#[test]
+fn tests_stand_last_in_a_file() {
+    let items = [
+        "pub ",
+        "fn ",
+        "async fn ",
+        "impl",
+        "struct ",
+        "enum ",
+        "trait ",
+        "const ",
+        "static ",
+        "use ",
+        "type ",
+    ];
+    for source in sources("src").iter().filter(|source| !source.code.is_empty()) {
+        let item = source.tests.iter().find(|line| items.iter().any(|item| line.starts_with(item)));
+        assert_eq!(item, None, "{}: after the tests began", source.path);
+    }
+}
