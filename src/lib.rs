@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use tracing::info;
 use crate::admin::readiness::Readiness;
 use crate::admin::{Admin, Purge, PurgeReport};
 use crate::assembly::AssemblyError;
+use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::handling::RefusalReason;
 use crate::headers::{CACHE_STATUS, CacheStatus};
@@ -98,13 +99,17 @@ pub async fn run(
     }));
     let housekeeping = tokio::spawn(keep_house(proxy.clone()));
     readiness.ready();
+    let draining = OnceLock::new();
     let until_shutdown = async {
         shutdown.await;
         info!("shutting down");
         readiness.draining();
+        let _ = draining.set(Stopwatch::start());
     };
     let drained = serve_clients(&config, clients, &proxy, until_shutdown).await;
-    proxy.drain(config.shutdown.grace).await;
+    // What is left of the same grace: the deadline counts from the signal.
+    let spent = draining.get().map(|watch| watch.read()).unwrap_or_default();
+    proxy.drain(config.shutdown.grace.saturating_sub(spent)).await;
     housekeeping.abort();
     // The admin listener outlives the other, so that `/readyz` says what is going on.
     let _ = stop_admin.send(());

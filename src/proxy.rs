@@ -140,7 +140,7 @@ pub struct Target {
 
 /// Something to be fetched: for whom, in place of what, and why.
 #[derive(Debug)]
-pub struct Errand {
+pub struct Miss {
     /// What is asked for.
     pub target: Target,
     /// What was found in the store.
@@ -190,20 +190,20 @@ impl Proxy {
             Decision::ReuseThenRevalidate(freshness) => {
                 self.reuse_then_revalidate(&target, found, freshness).await
             }
-            Decision::Forward(reason) => self.fetch(Errand { target, found, reason }, body).await,
+            Decision::Forward(reason) => self.fetch(Miss { target, found, reason }, body).await,
             Decision::OnlyIfCached => Reply::refusal(&NOTHING_STORED),
         }
     }
 
     /// Fetches an answer: together with everybody who wants the same, where that is allowed.
-    async fn fetch(&self, errand: Errand, body: OutgoingBody) -> Reply {
-        let request = &errand.target.request;
+    async fn fetch(&self, miss: Miss, body: OutgoingBody) -> Reply {
+        let request = &miss.target.request;
         // `HEAD` brings nothing that could be stored; what a client forbids to store is for this client alone.
         let may_store = self.policy().directives(request).storing == Storing::Allowed;
         if request.eligibility() == Eligibility::Cacheable && may_store {
-            self.board(errand).await
+            self.board(miss).await
         } else {
-            self.forward(errand.target.request, body, errand.reason).await
+            self.forward(miss.target.request, body, miss.reason).await
         }
     }
 

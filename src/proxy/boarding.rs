@@ -20,13 +20,12 @@ use crate::cache::single_flight::{Boarding, FlightLost, Seat};
 use crate::cache::stored_response::{Found, StoredResponse};
 use crate::handling::{ForwardReason, Handling};
 use crate::headers::{CacheOutcome, CacheStatus};
-use crate::metrics::store::RefreshOutcome;
 use crate::proxy::body::ReplyBody;
 use crate::proxy::flight::{Cargo, Demand, ForwardFailure, Itinerary, Landing, Storage};
 use crate::proxy::forward;
 use crate::proxy::outgoing;
 use crate::proxy::reply::{self, Presentation, Reply, Source};
-use crate::proxy::{Errand, Proxy, Target};
+use crate::proxy::{Miss, Proxy, Target};
 use crate::upstream::error::UpstreamFault;
 
 /// How often a passenger boards because what landed was for another variant.
@@ -44,7 +43,8 @@ const STALE_IF_ERROR: &str = "stale-if-error";
 pub struct FlightKey {
     key: CacheKey,
     generation: Stamp,
-    demand: Demand,
+    /// Whether a response that was stored meanwhile will do; those who demand validation fly apart.
+    is_shared: bool,
 }
 
 impl std::hash::Hash for FlightKey {
@@ -70,27 +70,27 @@ impl Proxy {
     }
 
     /// Boards flights until one brings what this request may have.
-    pub async fn board(&self, errand: Errand) -> Reply {
+    pub async fn board(&self, miss: Miss) -> Reply {
         for _ in 0..MAX_BOARDINGS {
-            if self.is_grounded(&errand.target) {
+            if self.is_grounded(&miss.target) {
                 break;
             }
-            let (landing, boarding) = self.fly_with(&errand).await;
-            if let Some(reply) = self.disembark(&errand, landing, boarding).await {
+            let (landing, boarding) = self.fly_with(&miss).await;
+            if let Some(reply) = self.disembark(&miss, landing, boarding).await {
                 return reply;
             }
         }
         // What landed was for somebody else, again and again, or cannot be shared: this request goes alone.
-        self.forward(errand.target.request, outgoing::empty(), errand.reason).await
+        self.forward(miss.target.request, outgoing::empty(), miss.reason).await
     }
 
     /// Joins the flight of this key, or takes off, and waits for its landing.
-    async fn fly_with(&self, errand: &Errand) -> (Landing, Boarding) {
-        let demand = match errand.reason {
+    async fn fly_with(&self, miss: &Miss) -> (Landing, Boarding) {
+        let demand = match miss.reason {
             ForwardReason::ClientDirective | ForwardReason::AlwaysValidate => Demand::Validation,
             _ => Demand::Freshness,
         };
-        let (seat, boarding) = self.take_seat(&errand.target, demand).await;
+        let (seat, boarding) = self.take_seat(&miss.target, demand).await;
         let landing = match time::timeout(self.settings().flight_timeout, seat.landed()).await {
             Ok(Ok(landing)) => landing,
             Ok(Err(FlightLost)) => {
@@ -105,7 +105,8 @@ impl Proxy {
     async fn take_seat(&self, target: &Target, demand: Demand) -> (Seat<Landing>, Boarding) {
         let slots = self.slots_of(&target.request);
         let key = self.store().key_of(target.primary, target.request.fields()).await;
-        let key = FlightKey { key, generation: self.generations().generation(&slots), demand };
+        let is_shared = demand != Demand::Validation;
+        let key = FlightKey { key, generation: self.generations().generation(&slots), is_shared };
         let itinerary = Itinerary { target: target.clone(), slots, demand };
         let (seat, boarding) = self.flights().join(key, || self.clone().fly(itinerary));
         match boarding {
@@ -117,52 +118,45 @@ impl Proxy {
 
     /// Has a stale response refreshed, if nobody does already. The flight counts how it went.
     async fn refresh(&self, target: &Target) {
-        let (seat, boarding) = self.take_seat(target, Demand::Freshness).await;
-        if boarding == Boarding::TookOff {
-            let metrics = self.shared_metrics();
-            // The flight needs nobody who waits; this only counts its outcome, and is drained with the errands.
-            drop(self.errands().run(async move {
-                let is_ok = seat.landed().await.is_ok_and(|landing| landing.is_success());
-                metrics.flights.refreshed(if is_ok { RefreshOutcome::Ok } else { RefreshOutcome::Failed });
-            }));
-        }
+        // The flight needs nobody who waits: leaving the seat cancels nothing.
+        drop(self.take_seat(target, Demand::Refreshment).await);
     }
 
     /// Makes the reply from what landed; `None` when it was for somebody else.
-    async fn disembark(&self, errand: &Errand, landing: Landing, boarding: Boarding) -> Option<Reply> {
-        let request = &errand.target.request;
+    async fn disembark(&self, miss: &Miss, landing: Landing, boarding: Boarding) -> Option<Reply> {
+        let request = &miss.target.request;
         let upstream = landing.upstream;
         if let Cargo::Failed(failure) = landing.cargo {
-            let stale = self.stale_reply(errand, upstream).await;
-            return Some(stale.unwrap_or_else(|| forward::failed(failure, errand.reason, upstream)));
+            let stale = self.stale_reply(miss, upstream).await;
+            return Some(stale.unwrap_or_else(|| forward::failed(failure, miss.reason, upstream)));
         }
         if upstream.is_some_and(is_failure)
-            && let Some(stale) = self.stale_reply(errand, upstream).await
+            && let Some(stale) = self.stale_reply(miss, upstream).await
         {
             return Some(stale);
         }
         match landing.cargo {
-            Cargo::Failed(failure) => Some(forward::failed(failure, errand.reason, upstream)),
+            Cargo::Failed(failure) => Some(forward::failed(failure, miss.reason, upstream)),
             Cargo::Parcel(parcel) => {
                 let (mut head, body) = parcel.take()?.into_parts();
                 head.headers.extend(landing.limits.as_ref().clone());
                 let status = head.status;
-                let reply = match self.localize(request, None, head, body).await {
-                    Ok(response) => forward::forwarded(response, errand.reason, status),
-                    Err(failure) => forward::failed(failure, errand.reason, upstream),
+                let reply = match self.localize(request, self.region_url_shape(request), head, body).await {
+                    Ok(response) => forward::forwarded(response, miss.reason, status),
+                    Err(failure) => forward::failed(failure, miss.reason, upstream),
                 };
                 Some(reply)
             }
             Cargo::Shared { response, variant, storage } => {
                 let fields = request.fields();
-                let own = self.store().variant_of(errand.target.primary, &response, fields);
+                let own = self.store().variant_of(miss.target.primary, &response, fields);
                 if own != variant {
                     return None;
                 }
                 let collapsed = boarding == Boarding::Collapsed;
                 Some(
                     self.reply_with_landed(
-                        errand,
+                        miss,
                         (&response, storage),
                         (upstream, collapsed),
                         &landing.limits,
@@ -174,25 +168,25 @@ impl Proxy {
     }
 
     /// Replies with a stale response because upstream failed, where that is allowed.
-    async fn stale_reply(&self, errand: &Errand, upstream: Option<StatusCode>) -> Option<Reply> {
+    async fn stale_reply(&self, miss: &Miss, upstream: Option<StatusCode>) -> Option<Reply> {
         let now = self.clock().now();
-        let request = &errand.target.request;
-        let freshness = freshness::reuse_on_error(request, &errand.found, self.policy(), now)?;
+        let request = &miss.target.request;
+        let freshness = freshness::reuse_on_error(request, &miss.found, self.policy(), now)?;
         // A write may have come since the look-up.
-        let Found::Stored(stored, _) = &errand.found else { return None };
+        let Found::Stored(stored, _) = &miss.found else { return None };
         let provenance = stored.provenance();
         if self.generations().standing(&provenance.slots, provenance.stamp) == Standing::Unusable {
             return None;
         }
         let outcome = CacheOutcome::Forwarded {
-            reason: errand.reason,
+            reason: miss.reason,
             status: upstream.map(|status| status.as_u16()),
             stored: false,
             collapsed: false,
         };
         let status = CacheStatus { outcome, ttl: Some(freshness.ttl()), detail: Some(STALE_IF_ERROR) };
-        let reuse = Reuse { freshness, handling: Handling::Forward(errand.reason), status };
-        Some(self.reply_with_stored(&errand.target, &errand.found, reuse).await)
+        let reuse = Reuse { freshness, handling: Handling::Forward(miss.reason), status };
+        Some(self.reply_with_stored(&miss.target, &miss.found, reuse).await)
     }
 
     async fn reply_with_stored(&self, target: &Target, found: &Found, reuse: Reuse) -> Reply {
@@ -205,7 +199,7 @@ impl Proxy {
 
     async fn reply_with_landed(
         &self,
-        errand: &Errand,
+        miss: &Miss,
         (response, storage): (&Arc<StoredResponse>, Storage),
         (upstream, collapsed): (Option<StatusCode>, bool),
         limits: &HeaderMap,
@@ -213,21 +207,21 @@ impl Proxy {
         let provenance = response.provenance();
         let standing = self.generations().standing(&provenance.slots, provenance.stamp);
         let now = self.clock().now();
-        let request = &errand.target.request;
+        let request = &miss.target.request;
         let freshness = freshness::freshness(request, response, standing, self.policy(), now);
         let is_stored = storage != Storage::NotStored;
         let source = if is_stored { Source::Fetched(freshness) } else { Source::Shared };
-        let mut reply = self.present(&errand.target, response, source).await;
+        let mut reply = self.present(&miss.target, response, source).await;
         reply.headers_mut().extend(limits.clone());
         let outcome = CacheOutcome::Forwarded {
-            reason: errand.reason,
+            reason: miss.reason,
             status: upstream.map(|status| status.as_u16()),
             stored: is_stored,
             collapsed,
         };
         let ttl = is_stored.then(|| freshness.ttl());
         let status = CacheStatus { outcome, ttl, detail: None };
-        Reply { response: reply, handling: Handling::Forward(errand.reason), status }
+        Reply { response: reply, handling: Handling::Forward(miss.reason), status }
     }
 
     /// Presents a response, making the coding that this client needs if it is not at hand.

@@ -25,7 +25,7 @@ use crate::cache::storing;
 use crate::handling::{Refusal, RefusalReason};
 use crate::headers;
 use crate::links::region_urls;
-use crate::metrics::store::NotStoredReason;
+use crate::metrics::store::{NotStoredReason, RefreshOutcome};
 use crate::proxy::body::{NotCollected, Obstacle, ReplyBody};
 use crate::proxy::outgoing;
 use crate::proxy::{Proxy, Target};
@@ -139,6 +139,8 @@ pub struct Itinerary {
 pub enum Demand {
     /// It is, if it is fresh.
     Freshness,
+    /// It is, and nobody waits: a stale one has gone out already.
+    Refreshment,
     /// It is not: upstream must be asked, because the client or the stored response says so.
     Validation,
 }
@@ -153,20 +155,29 @@ struct TakeOff {
 impl Proxy {
     /// Flies: the body of the task that every passenger waits for.
     pub async fn fly(self, itinerary: Itinerary) -> Landing {
+        let landing = self.fly_there(&itinerary).await;
+        if itinerary.demand == Demand::Refreshment {
+            let outcome = if landing.is_success() { RefreshOutcome::Ok } else { RefreshOutcome::Failed };
+            self.metrics().flights.refreshed(outcome);
+        }
+        landing
+    }
+
+    async fn fly_there(&self, itinerary: &Itinerary) -> Landing {
         let found = self.store().look_up(itinerary.target.primary, itinerary.target.request.fields()).await;
         // Somebody may have stored it between this caller's look-up and its taking off.
         let decision =
             freshness::decide(&itinerary.target.request, &found, self.policy(), self.clock().now());
-        if itinerary.demand == Demand::Freshness
+        if itinerary.demand != Demand::Validation
             && let (Decision::Reuse(_), Found::Stored(response, _)) = (decision, &found)
         {
-            return self.landing_of_found(&itinerary, Arc::clone(response));
+            return self.landing_of_found(itinerary, Arc::clone(response));
         }
         let stored = match &found {
             Found::Stored(stored, _) if stored.has_validator() => Some(stored),
             Found::Stored(..) | Found::Nothing | Found::OtherVariant | Found::Unusable => None,
         };
-        self.ask(&itinerary, stored).await
+        self.ask(itinerary, stored).await
     }
 
     /// Asks upstream, conditionally if something with a validator is stored.

@@ -8,12 +8,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, StatusCode, response};
 use http_body_util::BodyExt as _;
 
 use crate::admission::AdmittedRequest;
 use crate::budget::Permit;
+use crate::cache::body::decode;
 use crate::cache::generations::Cause;
 use crate::cache::invalidation::{self, WriteOutcome};
 use crate::cache::key::normalized_path;
@@ -146,9 +148,7 @@ impl Proxy {
         body: ReplyBody,
     ) -> Result<http::Response<ReplyBody>, ForwardFailure> {
         reply::clean_forwarded(&mut head.headers, request, self.regions().known_hosts());
-        let names_regions = head.status.is_success()
-            && headers::is_json(&head.headers)
-            && !head.headers.contains_key(header::CONTENT_ENCODING);
+        let names_regions = head.status.is_success() && headers::is_json(&head.headers);
         let body = match (shape.filter(|_| names_regions), body) {
             (Some(shape), ReplyBody::Streaming(stream)) => {
                 self.with_region_urls(request, shape, &mut head, ReplyBody::Streaming(stream)).await?
@@ -174,13 +174,15 @@ impl Proxy {
                 return Err(ForwardFailure::Upstream(error.fault()));
             }
         };
-        let splices = region_urls::find(&collected.bytes, shape, &|url| self.regions().reaches(url));
+        let plain = plain(&head.headers, &collected.bytes, self.memory().limit());
+        let splices = region_urls::find(&plain, shape, &|url| self.regions().reaches(url));
         let bytes = if splices.is_empty() {
             collected.bytes
         } else {
-            // Upstream's validator does not speak of what this client gets.
+            // Upstream's validator and coding do not speak of what this client gets.
             head.headers.remove(header::ETAG);
-            region_urls::apply(&collected.bytes, &splices, request.base().as_str()).into()
+            head.headers.remove(header::CONTENT_ENCODING);
+            region_urls::apply(&plain, &splices, request.base().as_str()).into()
         };
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         Ok(ReplyBody::whole(bytes))
@@ -192,6 +194,15 @@ impl Proxy {
             return None;
         }
         self.settings().region_urls.then(|| region_urls::shape_of(&normalized_path(request.path()))).flatten()
+    }
+}
+
+/// Returns the body without its coding; empty, so that nothing is found in it, where that cannot be undone.
+fn plain(fields: &HeaderMap, bytes: &Bytes, limit: usize) -> Bytes {
+    match fields.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => bytes.clone(),
+        Some(b"gzip" | b"x-gzip") => decode(bytes, limit).unwrap_or_default(),
+        Some(_) => Bytes::new(),
     }
 }
 
