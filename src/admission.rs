@@ -16,7 +16,7 @@ use http::{Method, Version};
 
 use crate::admission::base::{Bases, PublicBase};
 use crate::config::{Config, Cookies, PassThrough};
-use crate::credential::{Credential, CredentialKeys, CredentialKind, CredentialPartition};
+use crate::credential::{Credential, CredentialKeys, CredentialKind, CredentialPartition, Fingerprint};
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::headers;
 use crate::routes::{Route, RoutePolicy, RouteTable};
@@ -179,6 +179,11 @@ impl Admission {
             max_target_bytes: config.listen.max_target_bytes,
             instance,
         }
+    }
+
+    /// Returns what people may see of the credential that owns a partition.
+    pub fn fingerprint(&self, partition: CredentialPartition) -> Option<Fingerprint> {
+        self.keys.fingerprint(partition)
     }
 
     /// Admits a request, or refuses it. `peer` is who is connected.

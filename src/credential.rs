@@ -157,11 +157,14 @@ impl CredentialKeys {
         CredentialPartition(partition)
     }
 
-    /// Returns the fingerprint of a credential.
-    pub fn fingerprint(&self, credential: &Credential) -> Fingerprint {
+    /// Returns the fingerprint of the credential that owns a partition; the anonymous one has none.
+    pub fn fingerprint(&self, partition: CredentialPartition) -> Option<Fingerprint> {
+        if partition == CredentialPartition::ANONYMOUS {
+            return None;
+        }
         let mut bytes = [0; 8];
-        fill(&mut bytes, &canonical_hash(&self.fingerprint, credential));
-        Fingerprint(u64::from_be_bytes(bytes))
+        fill(&mut bytes, &hmac::sign(&self.fingerprint, partition.as_bytes()));
+        Some(Fingerprint(u64::from_be_bytes(bytes)))
     }
 }
 
@@ -241,10 +244,10 @@ mod tests {
         let credential = credential("Bearer sntryu_canary");
         let keys = keys();
         let printed = format!(
-            "{credential:?} {:?} {keys:?} {:?} {}",
+            "{credential:?} {:?} {keys:?} {:?} {:?}",
             keys.partition(Some(&credential)),
             credential.field_value(),
-            keys.fingerprint(&credential)
+            keys.fingerprint(keys.partition(Some(&credential)))
         );
         assert!(!printed.contains("canary"), "{printed}");
     }

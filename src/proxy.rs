@@ -169,12 +169,12 @@ impl Proxy {
         let mut exchange = Exchange::begin(&head.method);
         let reply = match self.0.admission.admit(head, framing(&body), peer) {
             Ok(admitted) => {
-                exchange.admitted(&admitted.route().label);
+                exchange.admitted(&admitted);
                 self.answer(Arc::new(admitted), forward::outgoing_body(body)).await
             }
             Err(refusal) => Reply::refusal(&refusal),
         };
-        exchange.end(reply, self.metrics(), self.0.settings.log)
+        exchange.end(reply, &self.0)
     }
 
     /// Answers an admitted request: from the store if it may, from upstream if it must.

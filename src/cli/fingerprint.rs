@@ -52,7 +52,8 @@ pub fn of_token(secret: &Secret, input: &mut dyn Read) -> Result<Fingerprint, Fi
     let mut bytes = Vec::new();
     input.take(MAX_INPUT).read_to_end(&mut bytes).map_err(FingerprintError::Input)?;
     let credential = credential(bytes.trim_ascii()).ok_or(FingerprintError::NoToken)?;
-    Ok(CredentialKeys::derive(secret.expose().as_bytes()).fingerprint(&credential))
+    let keys = CredentialKeys::derive(secret.expose().as_bytes());
+    keys.fingerprint(keys.partition(Some(&credential))).ok_or(FingerprintError::NoToken)
 }
 
 /// Takes a value with a scheme as it is; a bare token is a `Bearer` one.

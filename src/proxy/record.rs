@@ -1,18 +1,21 @@
 //! Records what became of a request: `Cache-Status`, the metrics and the log, all from one [`Exchange`].
 //!
 //! Invariants: every answer gets a `Cache-Status` member of ours, after those of caches nearer to upstream
-//! ([RFC 9211 §2]); hits are counted, and logged only when asked for; no query, field or credential is logged.
+//! ([RFC 9211 §2]); hits are counted, and logged only when asked for; no query, field or credential is logged,
+//! of a credential only its fingerprint.
 //! Not here: what the metrics are called (`metrics`).
 //!
 //! [RFC 9211 §2]: https://www.rfc-editor.org/rfc/rfc9211#section-2
 
 use http::{Method, Response};
 
+use crate::admission::AdmittedRequest;
 use crate::clock::Stopwatch;
 use crate::config::LogRequests;
+use crate::credential::CredentialPartition;
 use crate::handling::Handling;
 use crate::headers::CACHE_STATUS;
-use crate::metrics::Metrics;
+use crate::proxy::Rooms;
 use crate::proxy::body::ReplyBody;
 use crate::proxy::reply::Reply;
 use crate::routes::RouteLabel;
@@ -23,34 +26,42 @@ pub struct Exchange {
     watch: Stopwatch,
     method: Method,
     route: RouteLabel,
+    partition: CredentialPartition,
 }
 
 impl Exchange {
     /// Begins with a request's arrival.
     pub fn begin(method: &Method) -> Self {
-        Self { watch: Stopwatch::start(), method: method.clone(), route: RouteLabel::Other }
+        Self {
+            watch: Stopwatch::start(),
+            method: method.clone(),
+            route: RouteLabel::Other,
+            partition: CredentialPartition::ANONYMOUS,
+        }
     }
 
-    /// Notes the route of the request, once it is admitted.
-    pub fn admitted(&mut self, route: &RouteLabel) {
-        self.route = route.clone();
+    /// Notes what admission found out about the request.
+    pub fn admitted(&mut self, request: &AdmittedRequest) {
+        self.route = request.route().label.clone();
+        self.partition = request.partition();
     }
 
     /// Ends with the answer: counts it, logs it, and says in it what was done.
-    pub fn end(self, reply: Reply, metrics: &Metrics, log: LogRequests) -> Response<ReplyBody> {
+    pub fn end(self, reply: Reply, rooms: &Rooms) -> Response<ReplyBody> {
         let Reply { mut response, handling, status } = reply;
         response.headers_mut().append(CACHE_STATUS, status.render());
         let elapsed = self.watch.read();
-        metrics.requests.observe(handling, response.status(), elapsed);
-        metrics.requests.observe_route(self.route.as_str(), handling);
+        rooms.metrics.requests.observe(handling, response.status(), elapsed);
+        rooms.metrics.requests.observe_route(self.route.as_str(), handling);
         let is_logged = match handling {
             Handling::Forward(_) | Handling::Refuse(_) => true,
-            Handling::Reuse | Handling::ReuseThenRevalidate => log == LogRequests::All,
+            Handling::Reuse | Handling::ReuseThenRevalidate => rooms.settings.log == LogRequests::All,
         };
         if is_logged {
             tracing::info!(
                 method = %self.method,
                 route = %self.route,
+                credential = rooms.admission.fingerprint(self.partition).map(tracing::field::display),
                 handling = handling.label(),
                 reason = handling.reason_label(),
                 detail = status.detail,
