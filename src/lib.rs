@@ -91,7 +91,7 @@ pub async fn run(
     let clients = listen(config.listen.address, "listen.address").await?;
     let operators = listen(config.admin.address, "admin.address").await?;
     announce(&config, &clients, &operators);
-    let admin = admin(&config, &proxy, readiness.clone());
+    let admin = operators_view(&config, &proxy, readiness.clone());
     let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
     let admin = tokio::spawn(serve_operators(operators, admin, Arc::clone(&metrics), async {
         // Fails when this function is dropped, which is an end, too.
@@ -156,7 +156,7 @@ async fn serve_clients(
     server.serve(listener, handler, shutdown).await
 }
 
-fn admin(config: &Config, proxy: &Proxy, readiness: Readiness) -> Arc<Admin> {
+fn operators_view(config: &Config, proxy: &Proxy, readiness: Readiness) -> Arc<Admin> {
     let metrics = proxy.shared_metrics();
     let proxy = proxy.clone();
     let purge = Purge::new(move || {

@@ -9,7 +9,7 @@
 //! is forwarded as it is in [`forward`], how an answer looks in [`reply`], what is recorded in [`record`].
 //!
 //! Invariants: every request is answered by its deadline; a stale response goes out only where `cache::freshness`
-//! allows it; every way a request can go is a [`Handling`]. Not here: any decision.
+//! allows it; every way a request can go is a `handling::Handling`. Not here: any decision.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};

@@ -1,6 +1,6 @@
 //! Remembers keys whose answers could not be shared, so that the next callers do not queue up behind each other.
 //!
-//! Invariants: bounded; a key is forgotten after [`MEMORY`]. Not here: why an answer cannot be shared.
+//! Invariants: bounded; a key is forgotten after a minute. Not here: why an answer cannot be shared.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
