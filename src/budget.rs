@@ -1,18 +1,23 @@
 //! Decides whether upstream may be asked now: today one cap on concurrent requests, with a bounded wait.
 //!
 //! Every call to upstream holds a [`Permit`] from before it is sent until its answer's body has ended, writes and
-//! pass-through included. Order is first come, first served.
+//! pass-through included. Order is first come, first served. A body that a client reads slowly gives its permit back
+//! early ([`LapsingPermit`]): Sentry counts a request until it has answered, not until the client has read
+//! (`sentry-api.md` §2), and one slow reader must not hold up everybody else.
 //!
-//! Invariants: never more than `budget.max_concurrent` requests upstream; nobody waits longer than
-//! `budget.max_wait`; a caller who leaves gives its place back. Not here: what Sentry's limit fields say.
+//! Invariants: never more than `budget.max_concurrent` requests are waiting for upstream's answer; nobody waits longer
+//! than `budget.max_wait`; a caller who leaves gives its place back. Not here: what Sentry's limit fields say.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time;
 
 use crate::config::BudgetConfig;
+
+/// How long the body of an answer that streams to a client may hold its permit.
+const STREAMING_HOLD: Duration = Duration::from_secs(10);
 
 /// How much upstream may be asked.
 #[derive(Debug)]
@@ -24,7 +29,28 @@ pub struct Budget {
 /// The right to one request upstream; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    _capacity: Option<OwnedSemaphorePermit>,
+    capacity: Option<OwnedSemaphorePermit>,
+}
+
+/// A permit that is given back when it is dropped or after ten seconds, whichever comes first.
+#[derive(Debug)]
+pub struct LapsingPermit {
+    /// Dropping it ends the task that holds the permit.
+    _held: Option<oneshot::Sender<()>>,
+}
+
+impl Permit {
+    /// Lets the permit lapse, for a body whose pace is its reader's.
+    pub fn lapsing(self) -> LapsingPermit {
+        let Some(capacity) = self.capacity else { return LapsingPermit { _held: None } };
+        let (held, dropped) = oneshot::channel();
+        // Bounded by itself: whoever holds the sender ends it, or time does.
+        tokio::spawn(async move {
+            let _ = time::timeout(STREAMING_HOLD, dropped).await;
+            drop(capacity);
+        });
+        LapsingPermit { _held: Some(held) }
+    }
 }
 
 /// Upstream's capacity stayed taken for as long as a request may wait.
@@ -47,10 +73,10 @@ impl Budget {
     /// # Errors
     /// [`Exhausted`] when none came free in time.
     pub async fn reserve(&self) -> Result<Permit, Exhausted> {
-        let Some(capacity) = &self.capacity else { return Ok(Permit { _capacity: None }) };
+        let Some(capacity) = &self.capacity else { return Ok(Permit { capacity: None }) };
         let acquired = time::timeout(self.max_wait, Arc::clone(capacity).acquire_owned()).await;
         match acquired {
-            Ok(Ok(permit)) => Ok(Permit { _capacity: Some(permit) }),
+            Ok(Ok(permit)) => Ok(Permit { capacity: Some(permit) }),
             // The semaphore is never closed.
             Ok(Err(_)) | Err(_) => Err(Exhausted { waited: self.max_wait }),
         }
@@ -93,6 +119,18 @@ mod tests {
         assert!(time::timeout(Duration::from_secs(1), budget.reserve()).await.is_err());
         drop(held);
         assert!(budget.reserve().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_gives_its_place_back_and_a_quick_one_at_once() {
+        let budget = budget(1);
+        let quick = budget.reserve().await.unwrap().lapsing();
+        drop(quick);
+        time::timeout(Duration::from_secs(1), budget.reserve()).await.unwrap().unwrap();
+        let _slow = budget.reserve().await.unwrap().lapsing();
+        time::sleep(Duration::from_secs(5)).await;
+        assert!(time::timeout(Duration::from_secs(4), budget.reserve()).await.is_err());
+        assert!(time::timeout(Duration::from_secs(2), budget.reserve()).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::budget::Permit;
+use crate::budget::{LapsingPermit, Permit};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{BoxError, IncomingBody};
 
@@ -26,12 +26,12 @@ pub enum ReplyBody {
     Streaming(Box<UpstreamStream>),
 }
 
-/// A body on its way from upstream: what was already read of it, then the rest. Holds upstream's permit.
+/// A body on its way from upstream: what was already read of it, then the rest.
 #[derive(Debug)]
 pub struct UpstreamStream {
     read: Option<Bytes>,
     rest: IncomingBody,
-    permit: Permit,
+    _permit: LapsingPermit,
 }
 
 impl ReplyBody {
@@ -47,7 +47,7 @@ impl ReplyBody {
 
     /// Returns a body that comes from upstream.
     pub fn streaming(rest: IncomingBody, permit: Permit) -> Self {
-        Self::Streaming(Box::new(UpstreamStream { read: None, rest, permit }))
+        Self::Streaming(Box::new(UpstreamStream { read: None, rest, _permit: permit.lapsing() }))
     }
 }
 
@@ -124,6 +124,12 @@ pub enum NotCollected {
     Broken(UpstreamError),
 }
 
+/// A body that was not read to its end, without its permit.
+enum Unread {
+    Rest { read: Option<Bytes>, rest: IncomingBody, obstacle: Obstacle },
+    Broken(UpstreamError),
+}
+
 /// Why a body is passed on as it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
@@ -144,50 +150,68 @@ impl BodyMemory {
         self.limit
     }
 
+    /// Reads a body to its end, or hands it back with what was read of it.
+    ///
+    /// # Errors
+    /// See [`NotCollected`].
+    pub async fn collect(&self, body: IncomingBody, permit: Permit) -> Result<Collected, NotCollected> {
+        // A body that is read here comes at upstream's own pace: the permit is held until it is whole.
+        let whole = self.read(None, body).await;
+        whole.map_err(|failure| match failure {
+            Unread::Rest { read, rest, obstacle } => {
+                let stream = UpstreamStream { read, rest, _permit: permit.lapsing() };
+                NotCollected::Streaming(ReplyBody::Streaming(Box::new(stream)), obstacle)
+            }
+            Unread::Broken(error) => NotCollected::Broken(error),
+        })
+    }
+
     /// Reads the body of an answer to its end, or hands it back with what was read of it.
     ///
     /// # Errors
     /// See [`NotCollected`].
     pub async fn collect_reply(&self, body: ReplyBody) -> Result<Collected, NotCollected> {
-        match body {
-            ReplyBody::Whole(bytes) => Ok(Collected { bytes: bytes.unwrap_or_default(), _memory: None }),
-            ReplyBody::Streaming(stream) => self.collect(stream.rest, stream.permit).await,
-        }
+        let stream = match body {
+            ReplyBody::Whole(bytes) => {
+                return Ok(Collected { bytes: bytes.unwrap_or_default(), _memory: None });
+            }
+            ReplyBody::Streaming(stream) => *stream,
+        };
+        let UpstreamStream { read, rest, _permit: permit } = stream;
+        self.read(read, rest).await.map_err(|failure| match failure {
+            Unread::Rest { read, rest, obstacle } => {
+                let stream = UpstreamStream { read, rest, _permit: permit };
+                NotCollected::Streaming(ReplyBody::Streaming(Box::new(stream)), obstacle)
+            }
+            Unread::Broken(error) => NotCollected::Broken(error),
+        })
     }
 
-    /// Reads a body to its end, or hands it back with what was read of it.
-    ///
-    /// # Errors
-    /// See [`NotCollected`].
-    pub async fn collect(&self, mut body: IncomingBody, permit: Permit) -> Result<Collected, NotCollected> {
-        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    async fn read(&self, first: Option<Bytes>, mut rest: IncomingBody) -> Result<Collected, Unread> {
+        let announced = usize::try_from(rest.size_hint().lower()).unwrap_or(usize::MAX);
         if announced > self.limit {
-            return Err(NotCollected::Streaming(ReplyBody::streaming(body, permit), Obstacle::TooLarge));
+            return Err(Unread::Rest { read: first, rest, obstacle: Obstacle::TooLarge });
         }
         let mut memory = None;
-        let mut read = BytesMut::new();
-        if !self.take(&mut memory, announced) {
-            return Err(NotCollected::Streaming(ReplyBody::streaming(body, permit), Obstacle::NoMemory));
+        let mut read = BytesMut::from(first.as_deref().unwrap_or_default());
+        let mut taken = read.len().saturating_add(announced);
+        if !self.take(&mut memory, taken) {
+            return Err(Unread::Rest { read: first, rest, obstacle: Obstacle::NoMemory });
         }
         read.reserve(announced);
-        let mut taken = announced;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(NotCollected::Broken)?;
-            let Ok(data) = frame.into_data() else { continue };
+        while let Some(frame) = rest.frame().await {
+            let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
             read.extend_from_slice(&data);
             let more = read.len().saturating_sub(taken);
             taken = taken.max(read.len());
             let obstacle = if read.len() > self.limit {
-                Some(Obstacle::TooLarge)
-            } else if !self.take(&mut memory, more) {
-                Some(Obstacle::NoMemory)
+                Obstacle::TooLarge
+            } else if self.take(&mut memory, more) {
+                continue;
             } else {
-                None
+                Obstacle::NoMemory
             };
-            if let Some(obstacle) = obstacle {
-                let stream = UpstreamStream { read: Some(read.freeze()), rest: body, permit };
-                return Err(NotCollected::Streaming(ReplyBody::Streaming(Box::new(stream)), obstacle));
-            }
+            return Err(Unread::Rest { read: Some(read.freeze()), rest, obstacle });
         }
         Ok(Collected { bytes: exact(&read), _memory: memory })
     }
