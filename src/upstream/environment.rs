@@ -8,6 +8,7 @@
 //! Not here: reading the environment (the caller hands it in), connecting (`connector`).
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Uri;
@@ -93,12 +94,21 @@ impl Proxies {
 
     /// Returns how to get to a destination.
     pub fn route(&self, destination: &Uri) -> Route {
+        if is_loopback(destination) {
+            return Route::Direct;
+        }
         match self.0.intercept(destination) {
             None => Route::Direct,
             Some(proxy) if destination.scheme() == Some(&Scheme::HTTP) => Route::Forward(proxy),
             Some(proxy) => Route::Tunnel(proxy),
         }
     }
+}
+
+/// Returns whether a destination is this very machine, which no proxy elsewhere can reach.
+fn is_loopback(destination: &Uri) -> bool {
+    let host = destination.host().unwrap_or_default().trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 fn check(variable: &'static str, value: &str) -> Result<(), UpstreamSetupError> {
@@ -129,6 +139,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_this_machine_is_reached_straight() {
+        let all = [("ALL_PROXY", "http://proxy.test:3128")];
+        for destination in
+            ["http://127.0.0.1:9/", "http://localhost/", "https://[::1]:9/", "http://127.9.9.9/"]
+        {
+            check_route(&all, destination, "direct");
+        }
+        check_route(&all, "http://10.0.0.1/", "forward http://proxy.test:3128/");
+    }
+
+    #[test]
     fn the_conventional_variables_are_honoured() {
         let both = [("HTTPS_PROXY", "http://proxy.test:3128"), ("HTTP_PROXY", "proxy.test:80")];
         check_route(&both, "https://sentry.io/", "tunnel http://proxy.test:3128/");
@@ -155,10 +176,10 @@ mod tests {
         };
         check("sentry.io", "https://us.sentry.io/", "direct");
         check(".sentry.io, other.test", "https://us.sentry.io/", "direct");
-        check("127.0.0.0/8", "http://127.0.0.1:9000/", "direct");
+        check("127.0.0.0/8", "http://10.0.0.1:9000/", "direct");
         check("*", "https://sentry.io/", "direct");
         check("entry.io", "https://sentry.io/", "tunnel http://p.test/");
-        check("", "http://127.0.0.1:9000/", "forward http://p.test/");
+        check("", "http://10.0.0.1:9000/", "forward http://p.test/");
     }
 
     #[test]
