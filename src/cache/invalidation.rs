@@ -80,6 +80,10 @@ fn by_sentry(path: &str) -> Vec<Tag> {
     if tags::organization_root(&path) == Some(path.as_str()) {
         touched.push(list());
     }
+    // Upstream decodes `%2F` before it routes: the path may be about something else than its segments say.
+    if path.contains("%2F") {
+        touched.extend(tags::organization(&path).map(|name| Tag::Organization(name.to_owned())));
+    }
     touched
 }
 
