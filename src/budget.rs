@@ -1,103 +1,161 @@
 //! Decides whether upstream may be asked now: today one cap on concurrent requests, with a bounded wait.
 //!
 //! Every call to upstream holds a [`Permit`] from before it is sent until its answer's body has ended, writes and
-//! pass-through included. Order is first come, first served. A body that a client reads slowly gives its permit back
-//! early ([`LapsingPermit`]): Sentry counts a request until it has answered, not until the client has read
-//! (`sentry-api.md` §2), and one slow reader must not hold up everybody else.
+//! pass-through included. Order is first come, first served. What goes at a client's pace must not hold up
+//! everybody else: requests that bring a body share at most half of the capacity among them, and their permits, like
+//! those of answers that stream to a client, lapse after [`CLIENT_PACE`]. Sentry itself counts a request until it has
+//! answered, not until the client has read (`sentry-api.md` §2).
 //!
 //! Invariants: never more than `budget.max_concurrent` requests are waiting for upstream's answer; nobody waits longer
-//! than `budget.max_wait`; a caller who leaves gives its place back. Not here: what Sentry's limit fields say.
+//! than `budget.max_wait`, and no more than `budget.max_waiting` wait; a caller who leaves gives its place back.
+//! Not here: what Sentry's limit fields say.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use tokio::time;
 
 use crate::config::BudgetConfig;
 
-/// How long the body of an answer that streams to a client may hold its permit.
-const STREAMING_HOLD: Duration = Duration::from_secs(10);
+/// How long something whose pace is a client's may hold a permit.
+pub const CLIENT_PACE: Duration = Duration::from_secs(10);
 
 /// How much upstream may be asked.
 #[derive(Debug)]
 pub struct Budget {
-    capacity: Option<Arc<Semaphore>>,
+    limits: Option<Limits>,
     max_wait: Duration,
+}
+
+#[derive(Debug)]
+struct Limits {
+    /// Requests upstream.
+    capacity: Arc<Semaphore>,
+    /// Those of them that bring a client's body.
+    with_body: Arc<Semaphore>,
+    /// Requests that wait.
+    waiting: Semaphore,
+}
+
+/// What a request will ask of its permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// Nothing but an answer.
+    Bare,
+    /// A body has to be read from its client first.
+    WithBody,
 }
 
 /// The right to one request upstream; given back when dropped.
 #[derive(Debug)]
-pub struct Permit {
-    capacity: Option<OwnedSemaphorePermit>,
-}
+pub struct Permit(Held);
 
-/// A permit that is given back when it is dropped or after ten seconds, whichever comes first.
 #[derive(Debug)]
-pub struct LapsingPermit {
-    /// Dropping it ends the task that holds the permit.
-    _held: Option<oneshot::Sender<()>>,
+enum Held {
+    /// Nothing is limited.
+    Nothing,
+    /// Until it is dropped.
+    Capacity { _capacity: OwnedSemaphorePermit },
+    /// By a task that ends when this is dropped, or after [`CLIENT_PACE`].
+    Lapsing { _dropped: oneshot::Sender<()> },
 }
 
-impl Permit {
-    /// Lets the permit lapse, for a body whose pace is its reader's.
-    pub fn lapsing(self) -> LapsingPermit {
-        let Some(capacity) = self.capacity else { return LapsingPermit { _held: None } };
-        let (held, dropped) = oneshot::channel();
-        // Bounded by itself: whoever holds the sender ends it, or time does.
-        tokio::spawn(async move {
-            let _ = time::timeout(STREAMING_HOLD, dropped).await;
-            drop(capacity);
-        });
-        LapsingPermit { _held: Some(held) }
-    }
-}
-
-/// Upstream's capacity stayed taken for as long as a request may wait.
+/// Upstream's capacity stayed taken for as long as a request may wait, or too many wait already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("upstream's capacity stayed taken for {waited:?}")]
-pub struct Exhausted {
-    /// How long the request waited.
-    pub waited: Duration,
-}
+#[error("upstream's capacity is taken")]
+pub struct Exhausted;
 
 impl Budget {
     /// Takes the limits from the configuration.
     pub fn new(config: &BudgetConfig) -> Self {
-        let capacity = config.enabled.then(|| Arc::new(Semaphore::new(config.max_concurrent)));
-        Self { capacity, max_wait: config.max_wait }
+        let limits = config.enabled.then(|| Limits {
+            capacity: Arc::new(Semaphore::new(config.max_concurrent)),
+            with_body: Arc::new(Semaphore::new(config.max_concurrent.div_ceil(2))),
+            waiting: Semaphore::new(config.max_waiting),
+        });
+        Self { limits, max_wait: config.max_wait }
     }
 
     /// Waits for the right to one request, for at most `budget.max_wait`.
     ///
     /// # Errors
-    /// [`Exhausted`] when none came free in time.
-    pub async fn reserve(&self) -> Result<Permit, Exhausted> {
-        let Some(capacity) = &self.capacity else { return Ok(Permit { capacity: None }) };
-        let acquired = time::timeout(self.max_wait, Arc::clone(capacity).acquire_owned()).await;
-        match acquired {
-            Ok(Ok(permit)) => Ok(Permit { capacity: Some(permit) }),
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => Err(Exhausted { waited: self.max_wait }),
+    /// [`Exhausted`] when none came free in time, or too many wait already.
+    pub async fn reserve(&self, load: Load) -> Result<Permit, Exhausted> {
+        let Some(limits) = &self.limits else { return Ok(Permit(Held::Nothing)) };
+        match load {
+            Load::Bare => {
+                let capacity = limits.acquire(&limits.capacity, self.max_wait).await?;
+                Ok(Permit(Held::Capacity { _capacity: capacity }))
+            }
+            Load::WithBody => {
+                let share = limits.acquire(&limits.with_body, self.max_wait).await?;
+                let capacity = limits.acquire(&limits.capacity, self.max_wait).await?;
+                Ok(Permit(lapsing((capacity, share))))
+            }
         }
     }
+}
+
+impl Limits {
+    async fn acquire(
+        &self,
+        of: &Arc<Semaphore>,
+        max_wait: Duration,
+    ) -> Result<OwnedSemaphorePermit, Exhausted> {
+        match Arc::clone(of).try_acquire_owned() {
+            Ok(permit) => return Ok(permit),
+            Err(TryAcquireError::NoPermits) => {}
+            // The semaphores are never closed.
+            Err(TryAcquireError::Closed) => return Err(Exhausted),
+        }
+        let _place = self.waiting.try_acquire().map_err(|_| Exhausted)?;
+        let acquired = time::timeout(max_wait, Arc::clone(of).acquire_owned()).await;
+        acquired.ok().and_then(Result::ok).ok_or(Exhausted)
+    }
+}
+
+impl Permit {
+    /// Lets the permit lapse after [`CLIENT_PACE`], for an answer whose pace is its reader's.
+    #[must_use]
+    pub fn lapsing(self) -> Self {
+        match self.0 {
+            Held::Capacity { _capacity: capacity } => Self(lapsing(capacity)),
+            held @ (Held::Nothing | Held::Lapsing { .. }) => Self(held),
+        }
+    }
+}
+
+/// Holds something until the returned is dropped, or time is up.
+fn lapsing(held: impl Send + 'static) -> Held {
+    let (sender, dropped) = oneshot::channel();
+    // Bounded by itself: whoever holds the sender ends it, or time does.
+    tokio::spawn(async move {
+        let _ = time::timeout(CLIENT_PACE, dropped).await;
+        drop(held);
+    });
+    Held::Lapsing { _dropped: sender }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn config(max_concurrent: usize) -> BudgetConfig {
+        BudgetConfig { enabled: true, max_wait: Duration::from_secs(10), max_concurrent, max_waiting: 2 }
+    }
+
     fn budget(max_concurrent: usize) -> Budget {
-        Budget::new(&BudgetConfig { enabled: true, max_wait: Duration::from_secs(10), max_concurrent })
+        Budget::new(&config(max_concurrent))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_beyond_the_cap_waits_until_one_is_given_back() {
         let budget = Arc::new(budget(1));
-        let first = budget.reserve().await.unwrap();
+        let first = budget.reserve(Load::Bare).await.unwrap();
         let waiting = tokio::spawn({
             let budget = Arc::clone(&budget);
-            async move { budget.reserve().await.map(|_| ()) }
+            async move { budget.reserve(Load::Bare).await.map(|_| ()) }
         });
         time::sleep(Duration::from_secs(5)).await;
         assert!(!waiting.is_finished());
@@ -108,36 +166,58 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_longer_than_the_bound() {
         let budget = budget(1);
-        let _held = budget.reserve().await.unwrap();
-        assert_eq!(budget.reserve().await.unwrap_err(), Exhausted { waited: Duration::from_secs(10) });
+        let _held = budget.reserve(Load::Bare).await.unwrap();
+        assert_eq!(budget.reserve(Load::Bare).await.unwrap_err(), Exhausted);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_who_leaves_gives_its_place_back() {
         let budget = budget(1);
-        let held = budget.reserve().await.unwrap();
-        assert!(time::timeout(Duration::from_secs(1), budget.reserve()).await.is_err());
+        let held = budget.reserve(Load::Bare).await.unwrap();
+        assert!(time::timeout(Duration::from_secs(1), budget.reserve(Load::Bare)).await.is_err());
         drop(held);
-        assert!(budget.reserve().await.is_ok());
+        assert!(budget.reserve(Load::Bare).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_gives_its_place_back_and_a_quick_one_at_once() {
         let budget = budget(1);
-        let quick = budget.reserve().await.unwrap().lapsing();
+        let quick = budget.reserve(Load::Bare).await.unwrap().lapsing();
         drop(quick);
-        time::timeout(Duration::from_secs(1), budget.reserve()).await.unwrap().unwrap();
-        let _slow = budget.reserve().await.unwrap().lapsing();
+        time::timeout(Duration::from_secs(1), budget.reserve(Load::Bare)).await.unwrap().unwrap();
+        let _slow = budget.reserve(Load::Bare).await.unwrap().lapsing();
         time::sleep(Duration::from_secs(5)).await;
-        assert!(time::timeout(Duration::from_secs(4), budget.reserve()).await.is_err());
-        assert!(time::timeout(Duration::from_secs(2), budget.reserve()).await.is_ok());
+        assert!(time::timeout(Duration::from_secs(4), budget.reserve(Load::Bare)).await.is_err());
+        assert!(time::timeout(Duration::from_secs(2), budget.reserve(Load::Bare)).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_disabled_budget_limits_nothing() {
-        let config = BudgetConfig { enabled: false, max_wait: Duration::ZERO, max_concurrent: 1 };
-        let budget = Budget::new(&config);
-        let permits = [budget.reserve().await, budget.reserve().await];
+        let budget = Budget::new(&BudgetConfig { enabled: false, ..config(1) });
+        let permits = [budget.reserve(Load::Bare).await, budget.reserve(Load::Bare).await];
         assert!(permits.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_clients_send_slowly_leave_half_of_the_capacity_to_others() {
+        let budget = budget(4);
+        let _slow = [budget.reserve(Load::WithBody).await, budget.reserve(Load::WithBody).await];
+        assert!(time::timeout(Duration::from_secs(5), budget.reserve(Load::WithBody)).await.is_err());
+        assert!(time::timeout(Duration::from_secs(1), budget.reserve(Load::Bare)).await.unwrap().is_ok());
+        // After ten seconds they have lapsed.
+        assert!(time::timeout(Duration::from_secs(6), budget.reserve(Load::WithBody)).await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_when_too_many_wait_is_refused_at_once() {
+        let budget = Arc::new(budget(1));
+        let _held = budget.reserve(Load::Bare).await.unwrap();
+        for _ in 0..2 {
+            let budget = Arc::clone(&budget);
+            tokio::spawn(async move { budget.reserve(Load::Bare).await.map(drop) });
+        }
+        time::sleep(Duration::from_millis(1)).await;
+        let refused = time::timeout(Duration::from_millis(1), budget.reserve(Load::Bare)).await;
+        assert_eq!(refused.unwrap().unwrap_err(), Exhausted);
     }
 }

@@ -331,6 +331,8 @@ pub struct BudgetConfig {
     pub max_wait: Duration,
     /// Most requests upstream at a time.
     pub max_concurrent: usize,
+    /// Most requests that queue for upstream capacity.
+    pub max_waiting: usize,
 }
 
 /// What is logged, and how.

@@ -35,6 +35,7 @@ use crate::config::{Config, Downstream, InvalidationScope, LogRequests};
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::metrics::Metrics;
 use crate::metrics::store::InvalidationCause;
+use crate::proxy::accepted::Accepted;
 use crate::proxy::boarding::FlightKey;
 use crate::proxy::body::{BodyMemory, ReplyBody};
 use crate::proxy::errands::Errands;
@@ -45,6 +46,7 @@ use crate::proxy::reply::Reply;
 use crate::regions::Regions;
 use crate::upstream::{BoxError, OutgoingBody, Upstream};
 
+pub mod accepted;
 pub mod boarding;
 pub mod body;
 pub mod errands;
@@ -94,6 +96,8 @@ pub struct Rooms {
     pub flights: Flights<FlightKey, Landing, KeyHashBuilder>,
     /// Keys that are not worth collapsing.
     pub grounded: Grounded,
+    /// Credentials that upstream has accepted.
+    pub accepted: Accepted,
     /// Writes under way.
     pub errands: Errands,
 }
@@ -274,6 +278,11 @@ impl Proxy {
     /// Returns the keys that are not worth collapsing.
     pub fn grounded(&self) -> &Grounded {
         &self.0.grounded
+    }
+
+    /// Returns the credentials that upstream has accepted.
+    pub fn accepted(&self) -> &Accepted {
+        &self.0.accepted
     }
 
     /// Returns how much memory bodies may take while they are read.

@@ -57,6 +57,10 @@ const MAX_HEAD_BYTES: u32 = 256 * 1024;
 const MAX_FIELDS: usize = 128;
 /// Most unused connections kept.
 const MAX_IDLE_CONNECTIONS: usize = 64;
+/// HTTP/2 windows: one stream whose reader stalls may hold so much, and the connection so many of them, that the
+/// others go on.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 128 * 1024 * 1024;
 /// How often a silent HTTP/2 connection is asked whether it still lives, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -255,6 +259,8 @@ fn client(connector: Connector, idle: Duration, connections: usize) -> HttpClien
         .pool_max_idle_per_host(connections)
         .http1_max_buf_size(MAX_HEAD_BYTES as usize)
         .http1_max_headers(MAX_FIELDS)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(MAX_HEAD_BYTES)
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT)

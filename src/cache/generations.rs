@@ -134,15 +134,17 @@ impl Generations {
 
     fn slot(&self, tag: &Tag) -> u16 {
         let mut hasher = SipHasher13::new_with_key(&self.key);
-        let (kind, name): (u8, &[u8]) = match tag {
-            Tag::Everything => (0, &[]),
-            Tag::Organization(name) => (1, name.as_bytes()),
-            Tag::Resource(path) => (2, path.as_bytes()),
-            Tag::Below(path) => (3, path.as_bytes()),
-            Tag::Partition(bytes) => (4, bytes),
+        let (kind, partition, name): (u8, &[u8], &str) = match tag {
+            Tag::Everything => (0, &[], ""),
+            Tag::Organization(name) => (1, &[], name),
+            Tag::Resource(path) => (2, &[], path),
+            Tag::Below(path) => (3, &[], path),
+            Tag::Partition(partition) => (4, partition, ""),
+            Tag::Seen(partition, path) => (5, partition, path),
         };
         hasher.write_u8(kind);
-        hasher.write(name);
+        hasher.write(partition);
+        hasher.write(name.as_bytes());
         #[expect(clippy::cast_possible_truncation, reason = "the low 16 bits are wanted")]
         let slot = hasher.finish() as u16;
         slot

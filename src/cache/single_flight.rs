@@ -69,6 +69,8 @@ where
         table.insert(key.clone(), landing.clone());
         // Made before the task runs, so that the key leaves the table however the task ends.
         let departure = Departure { air: Arc::clone(&self.air), key: Some(key) };
+        // Not under the lock: at the end of the runtime a task is dropped at once, and takes its key out.
+        drop(table);
         let flight = flight();
         tokio::spawn(async move {
             let departure = departure;

@@ -200,6 +200,7 @@ fn amounts(config: &Config, findings: &mut Vec<Finding>) {
         ("listen.max_connections", config.listen.max_connections),
         ("listen.max_target_bytes", config.listen.max_target_bytes),
         ("budget.max_concurrent", config.budget.max_concurrent),
+        ("budget.max_waiting", config.budget.max_waiting),
     ];
     for (key, count) in counts.into_iter().filter(|(_, count)| !(1..=MAX_COUNT).contains(count)) {
         let expected = format!("expected a number from 1 to {MAX_COUNT}, found {count}");

@@ -13,6 +13,7 @@ use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use tokio::time;
 
+use crate::cache::directives::Validation;
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::generations::{Stamp, Standing};
 use crate::cache::key::CacheKey;
@@ -86,8 +87,10 @@ impl Proxy {
 
     /// Joins the flight of this key, or takes off, and waits for its landing.
     async fn fly_with(&self, miss: &Miss) -> (Landing, Boarding) {
+        let is_demanded = self.policy().directives(&miss.target.request).validation == Validation::Demanded;
         let demand = match miss.reason {
             ForwardReason::ClientDirective | ForwardReason::AlwaysValidate => Demand::Validation,
+            _ if is_demanded => Demand::Validation,
             _ => Demand::Freshness,
         };
         let (seat, boarding) = self.take_seat(&miss.target, demand).await;

@@ -7,15 +7,24 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time;
 
-use crate::budget::{LapsingPermit, Permit};
+use crate::budget::Permit;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{BoxError, IncomingBody};
+
+/// How long a client may take nothing of an answer that streams to it; then the exchange with upstream is given up,
+/// so that whoever reads nothing holds nothing.
+const READER_STALL: Duration = Duration::from_secs(30);
+
+/// How many frames may wait for the client.
+const FRAMES_AHEAD: usize = 4;
 
 /// The body of an answer to a client.
 #[derive(Debug)]
@@ -24,15 +33,38 @@ pub enum ReplyBody {
     Whole(Option<Bytes>),
     /// Still coming from upstream.
     Streaming(Box<UpstreamStream>),
+    /// Still coming, carried by a task of its own.
+    Relayed(Box<Relay>),
 }
 
-/// A body on its way from upstream: what was already read of it, then the rest.
+/// A body on its way from upstream that nobody reads yet: what was already read of it, then the rest.
 #[derive(Debug)]
 pub struct UpstreamStream {
     read: Option<Bytes>,
     rest: IncomingBody,
-    _permit: LapsingPermit,
+    permit: Permit,
 }
+
+/// The client's end of a body that a task carries from upstream. The task reads at its own pace, so that upstream's
+/// deadlines hold although the client does not read: a body is otherwise only polled when there is room to send it.
+#[derive(Debug)]
+pub struct Relay {
+    frames: mpsc::Receiver<Option<Result<Frame<Bytes>, BoxError>>>,
+    size: SizeHint,
+    ended: Ended,
+}
+
+/// Whether a relayed body has been read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Yes,
+    NotYet,
+}
+
+/// The client took nothing for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the client took nothing of the answer for {READER_STALL:?}")]
+struct ReaderStalled;
 
 impl ReplyBody {
     /// Returns a body with nothing in it.
@@ -47,8 +79,68 @@ impl ReplyBody {
 
     /// Returns a body that comes from upstream.
     pub fn streaming(rest: IncomingBody, permit: Permit) -> Self {
-        Self::Streaming(Box::new(UpstreamStream { read: None, rest, _permit: permit.lapsing() }))
+        Self::Streaming(Box::new(UpstreamStream { read: None, rest, permit }))
     }
+
+    /// Hands a body that still comes from upstream to a task of its own. The last step before the client gets it.
+    #[must_use]
+    pub fn relayed(self) -> Self {
+        match self {
+            Self::Streaming(stream) if !stream.rest.is_end_stream() => {
+                Self::Relayed(Box::new(stream.relay()))
+            }
+            Self::Streaming(stream) => Self::Whole(stream.read),
+            body @ (Self::Whole(_) | Self::Relayed(_)) => body,
+        }
+    }
+}
+
+impl UpstreamStream {
+    /// Returns how long the whole body is, as far as that is known.
+    fn size(&self) -> SizeHint {
+        let read = length(self.read.as_ref());
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(read));
+        }
+        hint
+    }
+
+    fn relay(self) -> Relay {
+        let size = self.size();
+        let Self { read, rest, permit } = self;
+        let (sender, frames) = mpsc::channel(FRAMES_AHEAD);
+        // Ends by itself: with the body, with its deadlines, or when the client leaves or stalls.
+        tokio::spawn(carry(read, rest, permit.lapsing(), sender));
+        Relay { frames, size, ended: Ended::NotYet }
+    }
+}
+
+/// Carries a body to the client's end, frame by frame, and says when it was whole.
+async fn carry(
+    read: Option<Bytes>,
+    mut rest: IncomingBody,
+    permit: Permit,
+    client: mpsc::Sender<Option<Result<Frame<Bytes>, BoxError>>>,
+) {
+    let mut next = match read {
+        Some(read) => Some(Ok(Frame::data(read))),
+        None => rest.frame().await,
+    };
+    while let Some(frame) = next {
+        let is_last = frame.is_err();
+        let sent = time::timeout(READER_STALL, client.send(Some(frame.map_err(BoxError::from)))).await;
+        // The body has failed, the client has left, or it takes nothing: without an end, the answer is not whole.
+        if is_last || !matches!(sent, Ok(Ok(()))) {
+            return;
+        }
+        next = rest.frame().await;
+    }
+    drop((rest, permit));
+    // Fails only when the client has left. Holds nothing but the few frames that it has not read yet.
+    let _ = client.send(None).await;
 }
 
 impl Body for ReplyBody {
@@ -68,6 +160,17 @@ impl Body for ReplyBody {
                 let frame = ready!(Pin::new(&mut stream.rest).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
             }
+            Self::Relayed(relay) => {
+                if relay.ended == Ended::Yes {
+                    return Poll::Ready(None);
+                }
+                let frame =
+                    ready!(relay.frames.poll_recv(context)).unwrap_or(Some(Err(ReaderStalled.into())));
+                if !matches!(frame, Some(Ok(_))) {
+                    relay.ended = Ended::Yes;
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -75,22 +178,15 @@ impl Body for ReplyBody {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Streaming(stream) => stream.read.is_none() && stream.rest.is_end_stream(),
+            Self::Relayed(relay) => relay.ended == Ended::Yes,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(length(bytes.as_ref())),
-            Self::Streaming(stream) => {
-                let read = length(stream.read.as_ref());
-                let rest = stream.rest.size_hint();
-                let mut hint = SizeHint::new();
-                hint.set_lower(rest.lower().saturating_add(read));
-                if let Some(upper) = rest.upper() {
-                    hint.set_upper(upper.saturating_add(read));
-                }
-                hint
-            }
+            Self::Streaming(stream) => stream.size(),
+            Self::Relayed(relay) => relay.size,
         }
     }
 }
@@ -159,7 +255,7 @@ impl BodyMemory {
         let whole = self.read(None, body).await;
         whole.map_err(|failure| match failure {
             Unread::Rest { read, rest, obstacle } => {
-                let stream = UpstreamStream { read, rest, _permit: permit.lapsing() };
+                let stream = UpstreamStream { read, rest, permit };
                 NotCollected::Streaming(ReplyBody::Streaming(Box::new(stream)), obstacle)
             }
             Unread::Broken(error) => NotCollected::Broken(error),
@@ -176,11 +272,15 @@ impl BodyMemory {
                 return Ok(Collected { bytes: bytes.unwrap_or_default(), _memory: None });
             }
             ReplyBody::Streaming(stream) => *stream,
+            // It is on its way to its client already.
+            ReplyBody::Relayed(relay) => {
+                return Err(NotCollected::Streaming(ReplyBody::Relayed(relay), Obstacle::NoMemory));
+            }
         };
-        let UpstreamStream { read, rest, _permit: permit } = stream;
+        let UpstreamStream { read, rest, permit } = stream;
         self.read(read, rest).await.map_err(|failure| match failure {
             Unread::Rest { read, rest, obstacle } => {
-                let stream = UpstreamStream { read, rest, _permit: permit };
+                let stream = UpstreamStream { read, rest, permit };
                 NotCollected::Streaming(ReplyBody::Streaming(Box::new(stream)), obstacle)
             }
             Unread::Broken(error) => NotCollected::Broken(error),
@@ -242,8 +342,9 @@ mod tests {
     use crate::config::BudgetConfig;
 
     async fn permit() -> Permit {
-        let config = BudgetConfig { enabled: false, max_wait: std::time::Duration::ZERO, max_concurrent: 1 };
-        Budget::new(&config).reserve().await.unwrap()
+        let config =
+            BudgetConfig { enabled: false, max_wait: Duration::ZERO, max_concurrent: 1, max_waiting: 1 };
+        Budget::new(&config).reserve(crate::budget::Load::Bare).await.unwrap()
     }
 
     fn known(bytes: &'static [u8]) -> IncomingBody {

@@ -14,6 +14,7 @@ use http::header::{self, HeaderMap};
 use http::{Response, StatusCode, response};
 
 use crate::admission::{AdmittedRequest, Eligibility};
+use crate::budget::Load;
 use crate::cache::body::{StoredBody, decode};
 use crate::cache::directives::{ResponseDirectives, ResponseFlags};
 use crate::cache::freshness::{self, Decision};
@@ -188,7 +189,7 @@ impl Proxy {
         let request =
             outgoing::for_flight(&itinerary.target.request, target.clone(), stored.map(AsRef::as_ref));
         let take_off = self.take_off();
-        let (head, body, permit) = match self.exchange(request).await {
+        let (head, body, permit) = match self.exchange(request, Load::Bare).await {
             Ok(answer) => answer,
             Err(failure) => return Landing::failed(failure),
         };
@@ -199,19 +200,25 @@ impl Proxy {
                 None => Landing::failed(ForwardFailure::Upstream(UpstreamFault::Broken)),
             };
         }
-        self.note_rejection(&itinerary.target.request, head.status);
         if !is_shareable(&itinerary.target.request, &head) {
             self.metrics().store.not_stored(NotStoredReason::NotStorable);
-            return self.parcel(itinerary, head, ReplyBody::streaming(body, permit));
+            self.note_rejection(&itinerary.target.request, head.status);
+            self.grounded().add(itinerary.target.primary.key(), self.clock().now());
+            return Self::parcel(head, ReplyBody::streaming(body, permit));
         }
         match self.memory().collect(body, permit).await {
             Ok(collected) => self.keep(itinerary, head, collected.bytes, take_off).await,
             Err(NotCollected::Streaming(body, obstacle)) => {
-                self.metrics().store.not_stored(match obstacle {
-                    Obstacle::TooLarge => NotStoredReason::TooLarge,
+                let reason = match obstacle {
+                    Obstacle::TooLarge => {
+                        self.grounded().add(itinerary.target.primary.key(), self.clock().now());
+                        NotStoredReason::TooLarge
+                    }
+                    // That passes: the next one may find room.
                     Obstacle::NoMemory => NotStoredReason::NoBudget,
-                });
-                self.parcel(itinerary, head, body)
+                };
+                self.metrics().store.not_stored(reason);
+                Self::parcel(head, body)
             }
             Err(NotCollected::Broken(error)) => {
                 self.metrics().store.not_stored(NotStoredReason::Broken);
@@ -238,10 +245,11 @@ impl Proxy {
         let variant = self.store().variant_of(itinerary.target.primary, &response, request.fields());
         let storage = if verdict.is_ok() {
             self.insert(itinerary, Arc::clone(&response)).await;
+            self.accepted().add(request.partition());
             Storage::Stored
         } else {
             self.metrics().store.not_stored(NotStoredReason::NotStorable);
-            self.forget_gone(itinerary, head.status).await;
+            self.note_rejection(request, head.status);
             Storage::NotStored
         };
         Landing { cargo: Cargo::Shared { response, variant, storage }, upstream: Some(head.status), limits }
@@ -301,9 +309,8 @@ impl Proxy {
         if is_gzip { StoredBody::gzip(bytes) } else { StoredBody::identity(bytes) }
     }
 
-    /// Packs an answer for exactly one passenger, and remembers that this key is not worth collapsing.
-    fn parcel(&self, itinerary: &Itinerary, mut head: response::Parts, body: ReplyBody) -> Landing {
-        self.grounded().add(itinerary.target.primary.key(), self.clock().now());
+    /// Packs an answer for exactly one passenger.
+    fn parcel(mut head: response::Parts, body: ReplyBody) -> Landing {
         let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
         let upstream = Some(head.status);
         let cargo = Cargo::Parcel(Parcel::new(Response::from_parts(head, body)));
@@ -331,29 +338,31 @@ impl Proxy {
         }
     }
 
-    /// Removes what is stored where upstream now says that it is gone, or not for this credential.
-    async fn forget_gone(&self, itinerary: &Itinerary, status: StatusCode) {
-        let is_gone = matches!(
-            status,
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE
-        );
-        if is_gone {
-            self.store().remove(itinerary.target.primary, itinerary.target.request.fields()).await;
-        }
-    }
-
-    /// A 401 says that upstream does not know the credential any more: its whole partition becomes unusable.
+    /// Notes what an answer to a safe request says of the credential and of what is stored for it.
+    ///
+    /// A 401 says that upstream does not know the credential any more: its whole partition becomes unusable. A 403, 404
+    /// or 410 says that for this credential the resource is not there: what is stored of it becomes unusable.
     pub fn note_rejection(&self, request: &AdmittedRequest, status: StatusCode) {
-        if status == StatusCode::UNAUTHORIZED && request.credential().is_some() {
-            let partition = Tag::Partition(*request.partition().as_bytes());
-            self.generations().invalidate_tags(&[partition], Cause::Purge, self.clock().now());
+        let partition = *request.partition().as_bytes();
+        let lost = match status {
+            StatusCode::UNAUTHORIZED if request.credential().is_some() => Tag::Partition(partition),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => {
+                Tag::Seen(partition, tags::with_slash(&normalized_path(request.path())))
+            }
+            status if status.is_success() => return self.accepted().add(request.partition()),
+            _ => return,
+        };
+        if request.credential().is_none() || self.accepted().holds(request.partition()) {
+            self.generations().invalidate_tags(&[lost], Cause::Purge, self.clock().now());
         }
     }
 
     /// Returns the slots of the tags that an answer to this request carries.
     pub fn slots_of(&self, request: &AdmittedRequest) -> TagSlots {
         let mut carried = tags::carried_by(&normalized_path(request.path()));
-        carried.push(Tag::Partition(*request.partition().as_bytes()));
+        let partition = *request.partition().as_bytes();
+        carried.push(Tag::Partition(partition));
+        carried.push(Tag::Seen(partition, tags::with_slash(&normalized_path(request.path()))));
         self.generations().slots(&carried)
     }
 }
@@ -377,5 +386,6 @@ fn is_shareable(request: &AdmittedRequest, head: &response::Parts) -> bool {
     let directives = ResponseDirectives::read(&head.headers);
     let sets_cookie = head.headers.contains_key(header::SET_COOKIE);
     let is_cacheable = request.eligibility() == Eligibility::Cacheable;
-    is_cacheable && !directives.has(ResponseFlags::NO_STORE) && !sets_cookie
+    let varies_anyhow = headers::members(&head.headers, &header::VARY).any(|member| member == "*");
+    is_cacheable && !varies_anyhow && !directives.has(ResponseFlags::NO_STORE) && !sets_cookie
 }

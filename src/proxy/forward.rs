@@ -13,8 +13,8 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, StatusCode, response};
 use http_body_util::BodyExt as _;
 
-use crate::admission::AdmittedRequest;
-use crate::budget::Permit;
+use crate::admission::{AdmittedRequest, BodyFraming};
+use crate::budget::{Load, Permit};
 use crate::cache::body::decode;
 use crate::cache::generations::Cause;
 use crate::cache::invalidation::{self, WriteOutcome};
@@ -64,7 +64,10 @@ impl Proxy {
         let shape = self.region_url_shape(request);
         let codings = if shape.is_some() { Codings::IdentityOnly } else { Codings::AsAsked };
         let answer = match self.regions().target(request) {
-            Some(target) => self.exchange(outgoing::as_it_is(request, target, codings, body)).await,
+            Some(target) => {
+                let load = if request.body() == BodyFraming::Absent { Load::Bare } else { Load::WithBody };
+                self.exchange(outgoing::as_it_is(request, target, codings, body), load).await
+            }
             None => Err(ForwardFailure::Upstream(UpstreamFault::Unreachable)),
         };
         if !request.is_safe() {
@@ -72,7 +75,9 @@ impl Proxy {
         }
         match answer {
             Ok((head, body, permit)) => {
-                self.note_rejection(request, head.status);
+                if request.is_safe() {
+                    self.note_rejection(request, head.status);
+                }
                 let status = head.status;
                 let response = self.localize(request, shape, head, ReplyBody::streaming(body, permit)).await;
                 match response {
@@ -85,9 +90,13 @@ impl Proxy {
     }
 
     /// Sends a request when there is capacity for it, and counts how it went.
-    pub async fn exchange(&self, request: Request<OutgoingBody>) -> Result<Answer, ForwardFailure> {
+    pub async fn exchange(
+        &self,
+        request: Request<OutgoingBody>,
+        load: Load,
+    ) -> Result<Answer, ForwardFailure> {
         let waiting = Stopwatch::start();
-        let permit = self.budget().reserve().await;
+        let permit = self.budget().reserve(load).await;
         self.metrics().upstream.waited(waiting.read());
         let permit = permit.map_err(|_| ForwardFailure::Busy)?;
         let watch = Stopwatch::start();
@@ -123,9 +132,15 @@ impl Proxy {
         let none = HeaderMap::new();
         let (outcome, fields) = match answer {
             Ok((head, ..)) => (WriteOutcome::Answered(head.status), &head.headers),
-            // It was never sent.
-            Err(ForwardFailure::Busy) => return,
-            Err(ForwardFailure::Upstream(_) | ForwardFailure::Lost) => (WriteOutcome::Unknown, &none),
+            // It never reached upstream, or not whole: nothing can have changed.
+            Err(
+                ForwardFailure::Busy
+                | ForwardFailure::Upstream(UpstreamFault::Unreachable | UpstreamFault::RequestBody),
+            ) => return,
+            Err(
+                ForwardFailure::Upstream(UpstreamFault::Timeout | UpstreamFault::Broken)
+                | ForwardFailure::Lost,
+            ) => (WriteOutcome::Unknown, &none),
         };
         let upstream = self.regions().upstream(request).authority();
         let touched =
@@ -156,7 +171,7 @@ impl Proxy {
             (_, body) => body,
         };
         head.extensions.clear();
-        Ok(http::Response::from_parts(head, body))
+        Ok(http::Response::from_parts(head, body.relayed()))
     }
 
     async fn with_region_urls(

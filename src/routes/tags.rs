@@ -25,6 +25,8 @@ pub enum Tag {
     Below(String),
     /// Every stored response of one credential's partition, by its bytes.
     Partition([u8; 16]),
+    /// The resource of this path as one credential's partition sees it.
+    Seen([u8; 16], String),
 }
 
 /// Returns the tags that a stored response of `path` carries, besides [`Tag::Everything`]. The path comes

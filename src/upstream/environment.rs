@@ -176,7 +176,7 @@ mod tests {
         };
         check("sentry.io", "https://us.sentry.io/", "direct");
         check(".sentry.io, other.test", "https://us.sentry.io/", "direct");
-        check("127.0.0.0/8", "http://10.0.0.1:9000/", "direct");
+        check("10.0.0.0/8", "http://10.0.0.1:9000/", "direct");
         check("*", "https://sentry.io/", "direct");
         check("entry.io", "https://sentry.io/", "tunnel http://p.test/");
         check("", "http://10.0.0.1:9000/", "forward http://p.test/");
