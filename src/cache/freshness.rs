@@ -114,9 +114,10 @@ pub fn decide(
     };
     // "… a cache SHOULD either respond using a stored response consistent with the other constraints of the request
     // or respond with a 504 (Gateway Timeout) status code" (RFC 9111 §5.2.1.7).
-    match decision {
-        Decision::Forward(_) if directives.asking == Asking::Forbidden => Decision::OnlyIfCached,
-        other => other,
+    match (directives.asking, decision) {
+        (Asking::Forbidden, Decision::Forward(_)) => Decision::OnlyIfCached,
+        (Asking::Forbidden, Decision::ReuseThenRevalidate(freshness)) => Decision::Reuse(freshness),
+        (Asking::Allowed | Asking::Forbidden, decision) => decision,
     }
 }
 
@@ -147,12 +148,14 @@ pub fn reuse_on_error(
     let judgement = Judgement::new(request, stored, policy, *standing);
     let freshness = judgement.freshness(now);
     // The client's own limits hold when upstream is down, too.
-    let is_within_limits = directives.validation == Validation::WhenNeeded
-        && directives.min_fresh.is_none()
-        && directives.max_age.is_none_or(|limit| current_age(stored, now).0 <= limit);
-    let may_reuse = is_within_limits
+    let is_welcome = directives.validation == Validation::WhenNeeded
+        && is_young_enough(directives, current_age(stored, now))
+        && is_fresh_enough(directives, freshness);
+    let may_reuse = is_welcome
         && match freshness {
-            Freshness::Fresh { .. } => true,
+            // "no-cache … MUST NOT be used to satisfy any other request without forwarding it for validation and
+            // receiving a successful response" (RFC 9111 §5.2.2.4).
+            Freshness::Fresh { .. } => !judgement.must_validate(),
             Freshness::Stale { by } => judgement.may_serve_stale() && by < judgement.stale_if_error(),
         };
     may_reuse.then_some(freshness)
@@ -191,6 +194,26 @@ pub fn current_age(stored: &StoredResponse, now: SystemTime) -> CurrentAge {
     CurrentAge(corrected_initial_age.saturating_add(resident_time))
 }
 
+/// "max-age … the client prefers a response whose age is less than or equal to the specified number of seconds"
+/// (RFC 9111 §5.2.1.1).
+fn is_young_enough(directives: RequestDirectives, age: CurrentAge) -> bool {
+    directives.max_age.is_none_or(|limit| age.0 <= limit)
+}
+
+/// Returns whether the client takes a response of this freshness (RFC 9111 §5.2.1.1–3).
+fn is_fresh_enough(directives: RequestDirectives, freshness: Freshness) -> bool {
+    match freshness {
+        // "min-fresh … a response whose freshness lifetime is no less than its current age plus the specified time".
+        Freshness::Fresh { remaining } => directives.min_fresh.is_none_or(|wanted| wanted <= remaining),
+        Freshness::Stale { by } => {
+            // "max-stale … has exceeded its freshness lifetime by no more than" it; with `max-age`, "unless the
+            // max-stale request directive is also present, the client does not wish to receive a stale response".
+            let is_tolerated = directives.max_stale.map_or(directives.max_age.is_none(), |limit| by <= limit);
+            is_tolerated && directives.min_fresh.is_none()
+        }
+    }
+}
+
 /// A stored response, seen by the rules that apply to it.
 struct Judgement<'a> {
     stored: &'a StoredResponse,
@@ -227,21 +250,15 @@ impl<'a> Judgement<'a> {
         if directives.validation == Validation::Demanded {
             return Decision::Forward(ForwardReason::ClientDirective);
         }
-        // "max-age … the client prefers a response whose age is less than or equal to" it (§5.2.1.1).
-        if directives.max_age.is_some_and(|limit| current_age(self.stored, now).0 > limit) {
+        if !is_young_enough(directives, current_age(self.stored, now)) {
             return Decision::Forward(ForwardReason::ClientDirective);
         }
         let freshness = self.freshness(now);
-        match freshness {
-            // "min-fresh … a response whose freshness lifetime is no less than its current age plus the specified
-            // time" (§5.2.1.3).
-            Freshness::Fresh { remaining }
-                if directives.min_fresh.is_some_and(|wanted| remaining < wanted) =>
-            {
-                Decision::Forward(ForwardReason::ClientDirective)
-            }
-            Freshness::Fresh { .. } => Decision::Reuse(freshness),
-            Freshness::Stale { by } => self.decide_stale(by, directives),
+        match (freshness, is_fresh_enough(directives, freshness)) {
+            (Freshness::Fresh { .. }, true) => Decision::Reuse(freshness),
+            (Freshness::Fresh { .. }, false) => Decision::Forward(ForwardReason::ClientDirective),
+            (Freshness::Stale { by }, true) => self.decide_stale(by, directives),
+            (Freshness::Stale { .. }, false) => Decision::Forward(ForwardReason::Stale),
         }
     }
 
@@ -249,12 +266,11 @@ impl<'a> Judgement<'a> {
     /// the client or origin server" (RFC 9111 §4.2.4); our windows are the operator's permission.
     fn decide_stale(&self, by: Duration, directives: RequestDirectives) -> Decision {
         let freshness = Freshness::Stale { by };
-        if !self.may_serve_stale() || directives.min_fresh.is_some() {
+        if !self.may_serve_stale() {
             Decision::Forward(ForwardReason::Stale)
         } else if by < self.stale_while_revalidate() {
             Decision::ReuseThenRevalidate(freshness)
-        } else if directives.max_stale.is_some_and(|limit| by <= limit) {
-            // "max-stale … has exceeded its freshness lifetime by no more than" it (§5.2.1.2).
+        } else if directives.max_stale.is_some() {
             Decision::Reuse(freshness)
         } else {
             Decision::Forward(ForwardReason::Stale)
@@ -262,11 +278,13 @@ impl<'a> Judgement<'a> {
     }
 
     fn must_validate(&self) -> bool {
-        if self.overrides {
-            return self.class_lifetime() == Some(Duration::ZERO);
+        match self.class_lifetime() {
+            Some(lifetime) if self.overrides => lifetime.is_zero(),
+            class => {
+                self.stored.directives().has(ResponseFlags::NO_CACHE)
+                    || (self.stated_lifetime().is_none() && class == Some(Duration::ZERO))
+            }
         }
-        self.stored.directives().has(ResponseFlags::NO_CACHE)
-            || (self.stated_lifetime().is_none() && self.class_lifetime() == Some(Duration::ZERO))
     }
 
     fn freshness(&self, now: SystemTime) -> Freshness {
@@ -308,12 +326,15 @@ impl<'a> Judgement<'a> {
         Some(moment.and_then(|moment| moment.duration_since(self.stored.date()).ok()).unwrap_or_default())
     }
 
+    /// A class speaks of what our policy stores: a success, and for seconds what is not there. Anything else is
+    /// stored only because upstream said for how long.
     fn class_lifetime(&self) -> Option<Duration> {
         let fresh_for = self.class?.fresh_for?;
-        Some(match self.stored.status() {
-            StatusCode::NOT_FOUND | StatusCode::GONE => self.negative_fresh_for.min(fresh_for),
-            _ => fresh_for,
-        })
+        match self.stored.status() {
+            StatusCode::OK => Some(fresh_for),
+            StatusCode::NOT_FOUND | StatusCode::GONE => Some(self.negative_fresh_for.min(fresh_for)),
+            _ => None,
+        }
     }
 
     /// Heuristics apply where a rule names a class without `fresh_for` (RFC 9111 §4.2.2).
@@ -357,12 +378,11 @@ impl<'a> Judgement<'a> {
         self.window(self.stored.directives().stale_if_error, ours)
     }
 
-    /// Upstream's own window wins over ours, and a short-lived negative answer gets none.
+    /// Upstream's own window wins over ours, and an error gets none of ours.
     fn window(&self, stated: Option<Duration>, ours: Duration) -> Duration {
-        if self.overrides {
-            return ours;
-        }
-        let is_negative = matches!(self.stored.status(), StatusCode::NOT_FOUND | StatusCode::GONE);
-        stated.unwrap_or(if is_negative { Duration::ZERO } else { ours })
+        let status = self.stored.status();
+        let is_error = status.is_client_error() || status.is_server_error();
+        let ours = if is_error { Duration::ZERO } else { ours };
+        if self.overrides { ours } else { stated.unwrap_or(ours) }
     }
 }
