@@ -79,8 +79,14 @@ pub fn check_storable(
         return Err(NotStorable::VaryAnything);
     }
     check_coding(fields)?;
-    check_cookies(fields, kind, &directives)?;
-    check_lifetime(request.route(), status, fields, &directives)
+    if states_lifetime(fields, &directives, kind) {
+        return check_shared_cookies(fields, kind);
+    }
+    // Cookies are never stored; without a lifetime from upstream, neither is an answer that sets one.
+    if fields.contains_key(header::SET_COOKIE) {
+        return Err(NotStorable::SetCookie);
+    }
+    check_class(request.route(), status, fields, &directives)
 }
 
 /// What is stored must be decodable for whoever does not take its coding.
@@ -92,29 +98,22 @@ fn check_coding(fields: &HeaderMap) -> Result<(), NotStorable> {
     if is_known && codings.next().is_none() { Ok(()) } else { Err(NotStorable::Coding) }
 }
 
-/// Cookies are never stored; an answer that sets one is, without it, when upstream itself says for how long.
-fn check_cookies(
-    fields: &HeaderMap,
-    kind: CacheKind,
-    directives: &ResponseDirectives,
-) -> Result<(), NotStorable> {
-    let sets_cookie = fields.contains_key(header::SET_COOKIE);
-    if sets_cookie && (kind == CacheKind::Shared || !states_lifetime(fields, directives, kind)) {
+/// An answer that sets a cookie is stored without it, but not for everybody together.
+fn check_shared_cookies(fields: &HeaderMap, kind: CacheKind) -> Result<(), NotStorable> {
+    if kind == CacheKind::Shared && fields.contains_key(header::SET_COOKIE) {
         return Err(NotStorable::SetCookie);
     }
     Ok(())
 }
 
-/// "the response contains at least one of" what gives it a lifetime; otherwise our rules decide (RFC 9111 §3).
-fn check_lifetime(
+/// Where upstream states no lifetime, our rules decide; "the response contains at least one of" what RFC 9111 §3
+/// lists only where a rule leaves it to the RFC.
+fn check_class(
     route: &Route,
     status: StatusCode,
     fields: &HeaderMap,
     directives: &ResponseDirectives,
 ) -> Result<(), NotStorable> {
-    if states_lifetime(fields, directives, CacheKind::Shared) {
-        return Ok(());
-    }
     let RoutePolicy::Class { class, .. } = &route.policy else { return Err(NotStorable::NoLifetime) };
     if class.fresh_for.is_none() {
         // "a public response directive"; "a private response directive, if the cache is not shared"; "a status code
@@ -139,7 +138,11 @@ fn states_lifetime(fields: &HeaderMap, directives: &ResponseDirectives, kind: Ca
         || (kind == CacheKind::Shared && directives.s_maxage.is_some())
 }
 
-/// Status codes whose caching this cache knows to be no different from any other's (RFC 9110 §15).
+/// Status codes whose caching this cache knows to be no different from any other's (RFC 9110 §15, RFC 6585).
 fn is_understood(status: StatusCode) -> bool {
-    is_heuristically_cacheable(status) || matches!(status.as_u16(), 302 | 303 | 307 | 400..=503)
+    let is_known = matches!(
+        status.as_u16(),
+        201 | 202 | 205 | 302 | 303 | 307 | 400..=417 | 421 | 422 | 426 | 428 | 431 | 451 | 500..=505 | 511
+    );
+    is_known || is_heuristically_cacheable(status)
 }
