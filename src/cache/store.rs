@@ -118,9 +118,12 @@ impl Store {
         self.kept.insert(key, Kept::Response { response, retention }).await;
     }
 
-    /// Replaces a stored response by the same one with its body in one more coding.
+    /// Replaces a stored response by the same one with its body in one more coding; a newer one stays.
     pub async fn replace(&self, key: CacheKey, response: Arc<StoredResponse>) {
-        if let Some(Kept::Response { retention, .. }) = self.kept.get(&key).await {
+        let stamp = response.provenance().stamp;
+        if let Some(Kept::Response { response: kept, retention }) = self.kept.get(&key).await
+            && kept.provenance().stamp == stamp
+        {
             self.kept.insert(key, Kept::Response { response, retention }).await;
         }
     }
@@ -133,11 +136,15 @@ impl Store {
 
     /// Makes everything unusable at once and gives its memory back. Returns how many responses there were.
     pub async fn purge_everything(&self, now: SystemTime) -> u64 {
-        self.kept.run_pending_tasks().await;
-        let count = self.kept.entry_count();
+        let count = self.kept.iter().filter(|(_, kept)| kept.is_response()).map(|_| 1).sum();
         self.generations.invalidate_tags(&[Tag::Everything], Cause::Purge, now);
         self.kept.invalidate_all();
-        self.tidy().await;
+        // moka gives memory back in batches.
+        let mut before = u64::MAX;
+        while self.kept.entry_count() < before {
+            before = self.kept.entry_count();
+            self.tidy().await;
+        }
         count
     }
 
@@ -170,6 +177,13 @@ impl Store {
 }
 
 impl Kept {
+    fn is_response(&self) -> bool {
+        match self {
+            Self::Response { .. } => true,
+            Self::Index { .. } => false,
+        }
+    }
+
     fn weight(&self) -> u32 {
         match self {
             Self::Response { response, .. } => response.weight(),
