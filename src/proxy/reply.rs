@@ -96,14 +96,18 @@ pub fn present(stored: &StoredResponse, how: &Presentation<'_>) -> Option<Respon
     let coding = body.coding_for(accepts);
     let bytes = body.bytes(coding, how.request.base().as_str())?;
     let mut fields = stored.fields().clone();
-    fields.remove(header::AGE);
-    if matches!(how.source, Source::Reused(_)) {
-        fields.insert(header::AGE, headers::render_seconds(current_age(stored, how.now).0));
+    match how.source {
+        Source::Reused(_) => {
+            fields.insert(header::AGE, headers::render_seconds(current_age(stored, how.now).0));
+        }
+        // What has just come is as old as upstream's own cache says, if it has one.
+        Source::Fetched(_) | Source::Shared => {}
     }
     describe_coding(&mut fields, stored, coding);
-    let tag = validator(stored, coding, how.request.base(), how.source);
-    if let Some(tag) = &tag {
-        fields.insert(header::ETAG, tag.clone());
+    match validator(stored, coding, how.request.base(), how.source) {
+        Some(tag) => drop(fields.insert(header::ETAG, tag)),
+        // Upstream's speaks of bytes that this client does not get.
+        None => drop(fields.remove(header::ETAG)),
     }
     tell_lifetime(&mut fields, how);
     rewrite_links(&mut fields, how.request.base(), how.known_hosts);
@@ -125,7 +129,11 @@ fn conditional(
         }
         return assemble(StatusCode::NOT_MODIFIED, fields, ReplyBody::empty());
     }
-    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    // "A server MUST NOT send a Content-Length header field in any response with a status code of … 204 (No
+    // Content)" (RFC 9110 §8.6).
+    if status != StatusCode::NO_CONTENT {
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    }
     let body = if *request.method() == Method::HEAD { ReplyBody::empty() } else { ReplyBody::whole(bytes) };
     assemble(status, fields, body)
 }
