@@ -350,3 +350,375 @@ fn take_credential(fields: &mut HeaderMap) -> Result<Option<Credential>, Refusal
     }
     Ok(fields.remove(header::AUTHORIZATION).and_then(Credential::from_field))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use http::HeaderValue;
+
+    use super::CookieCarriage::{Carried, Stripped};
+    use super::*;
+    use crate::config::{ClassConfig, RuleConfig, load};
+    use crate::testing::{PEER, TOKEN, admission, fields, head};
+
+    const PROJECTS: &str = "GET /api/0/organizations/acme/projects/";
+    const COOKIE: (&str, &str) = ("cookie", "session=1");
+
+    fn admit_with(
+        config: &Config,
+        (line, pairs): (&str, &[(&str, &str)]),
+        body: BodyFraming,
+    ) -> Result<AdmittedRequest, Refusal> {
+        admission(config).admit(head(line, pairs), body, PEER)
+    }
+
+    /// Says what becomes of a request: `cacheable`, `reuse-only`, why it is forwarded, or `refused` and why.
+    fn verdict_with(config: &Config, asked: (&str, &[(&str, &str)]), body: BodyFraming) -> String {
+        match admit_with(config, asked, body).map(|request| request.eligibility()) {
+            Ok(Eligibility::Cacheable) => "cacheable".to_owned(),
+            Ok(Eligibility::ReuseOnly) => "reuse-only".to_owned(),
+            Ok(Eligibility::Forward(reason)) => reason.label().to_owned(),
+            Err(refusal) => format!("refused {}", refusal.reason),
+        }
+    }
+
+    fn check_with(config: &Config, line: &str, pairs: &[(&str, &str)], expected: &str) {
+        let verdict = verdict_with(config, (line, pairs), BodyFraming::Absent);
+        assert_eq!(verdict, expected, "{line} with {pairs:?}");
+    }
+
+    /// Holds what becomes of a request without a body under the default configuration.
+    fn check(line: &str, pairs: &[(&str, &str)], expected: &str) {
+        check_with(&load::defaults(), line, pairs, expected);
+    }
+
+    fn admitted(line: &str, pairs: &[(&str, &str)]) -> AdmittedRequest {
+        admit_with(&load::defaults(), (line, pairs), BodyFraming::Absent).unwrap()
+    }
+
+    #[test]
+    fn only_get_and_head_may_be_answered_from_the_cache() {
+        let line = |method: &str| format!("{method} /api/0/organizations/acme/projects/");
+        check(&line("GET"), &[TOKEN], "cacheable");
+        check(&line("HEAD"), &[TOKEN], "reuse-only");
+        for method in ["OPTIONS", "POST", "PUT", "PATCH", "DELETE", "PROPFIND", "QUERY"] {
+            check(&line(method), &[TOKEN], "method");
+        }
+        for method in ["TRACE", "CONNECT"] {
+            check(&line(method), &[TOKEN], "refused method-not-allowed");
+        }
+        check("CONNECT sentry.io:443", &[TOKEN], "refused method-not-allowed");
+    }
+
+    #[test]
+    fn rfc9110_9_2_1_safe_methods_are_these() {
+        for (method, is_safe) in [
+            ("GET", true),
+            ("HEAD", true),
+            ("OPTIONS", true),
+            ("POST", false),
+            ("DELETE", false),
+            ("QUERY", true),
+            ("PROPFIND", false),
+        ] {
+            let line = format!("{method} /api/0/organizations/acme/");
+            assert_eq!(admitted(&line, &[TOKEN]).is_safe(), is_safe, "{method}");
+        }
+    }
+
+    #[test]
+    fn a_route_says_whether_its_answers_may_be_stored() {
+        check("GET /api/0/organizations/acme/chunk-upload/", &[TOKEN], "route-never");
+        check("HEAD /api/0/organizations/acme/chunk-upload/", &[TOKEN], "route-never");
+        check("POST /api/0/organizations/acme/chunk-upload/", &[TOKEN], "method");
+        check("GET /api/0/organizations/acme/none-such/at/all/", &[TOKEN], "cacheable");
+        check("GET /api/0/projects/acme/web/", &[TOKEN], "pass-through");
+        check("GET /api/0/", &[TOKEN], "pass-through");
+    }
+
+    #[test]
+    fn a_rule_makes_another_route_cacheable_or_keeps_one_from_the_cache() {
+        let mut config = load::defaults();
+        let rule = |route: &str, class: Option<&str>| RuleConfig {
+            route: route.to_owned(),
+            class: class.map(str::to_owned),
+            never: class.is_none(),
+            overrides: false,
+        };
+        config.cache.rules = vec![
+            rule("/api/0/projects/{organization}/{project}/issues/", Some("volatile")),
+            rule("/api/0/organizations/{organization}/projects/", None),
+        ];
+        check_with(&config, "GET /api/0/projects/acme/web/issues/?query=x", &[TOKEN], "cacheable");
+        check_with(&config, "GET /api/0/projects/acme/web/", &[TOKEN], "pass-through");
+        check_with(&config, PROJECTS, &[TOKEN], "route-never");
+    }
+
+    #[test]
+    fn without_a_credential_nothing_is_cached_unless_the_operator_says_so() {
+        let mut config = load::defaults();
+        check_with(&config, PROJECTS, &[], "no-credential");
+        check_with(&config, PROJECTS, &[("authorization", "  ")], "no-credential");
+        config.cache.anonymous = true;
+        check_with(&config, PROJECTS, &[], "cacheable");
+        check_with(&config, &PROJECTS.replace("GET", "HEAD"), &[], "reuse-only");
+        check_with(&config, PROJECTS, &[COOKIE], "cookie");
+        check_with(&config, PROJECTS, &[("authorization", "Negotiate x")], "unknown-scheme");
+    }
+
+    #[test]
+    fn every_known_scheme_is_cached_and_any_other_is_passed_on() {
+        for value in
+            ["Bearer sntryu_1", "bearer x", "BASIC eDo=", "DSN https://k@o.example/1", "Bearer sntrys_1"]
+        {
+            check(PROJECTS, &[("authorization", value)], "cacheable");
+        }
+        for value in ["Negotiate x", "Token x", "Bearerx", "x"] {
+            check(PROJECTS, &[("authorization", value)], "unknown-scheme");
+        }
+    }
+
+    #[test]
+    fn two_authorization_fields_are_refused_even_when_they_agree() {
+        check(PROJECTS, &[TOKEN, ("authorization", "Bearer other")], "refused bad-credential");
+        check(PROJECTS, &[TOKEN, TOKEN], "refused bad-credential");
+    }
+
+    #[test]
+    fn what_no_key_can_hold_is_forwarded() {
+        check(PROJECTS, &[TOKEN, ("range", "bytes=0-9")], "range");
+        check(PROJECTS, &[TOKEN, ("x-sentry-replay-request", "1")], "uncacheable-field");
+        for (name, value) in
+            [("if-range", "\"1\""), ("if-none-match", "\"1\""), ("cache-control", "no-store")]
+        {
+            check(PROJECTS, &[TOKEN, (name, value)], "cacheable");
+        }
+    }
+
+    #[test]
+    fn a_request_with_a_body_is_forwarded_however_it_is_framed() {
+        let verdict = |body| verdict_with(&load::defaults(), (PROJECTS, &[TOKEN]), body);
+        assert_eq!(verdict(BodyFraming::Absent), "cacheable");
+        assert_eq!(verdict(BodyFraming::Known(1)), "request-body");
+        assert_eq!(verdict(BodyFraming::Unknown), "request-body");
+        let framed = admit_with(&load::defaults(), (PROJECTS, &[TOKEN]), BodyFraming::Known(7)).unwrap();
+        assert_eq!(framed.body(), BodyFraming::Known(7));
+    }
+
+    #[test]
+    fn the_first_barrier_is_the_reason_that_is_told() {
+        let all = [COOKIE, ("range", "bytes=0-9"), ("x-sentry-replay-request", "1")];
+        let mut config = load::defaults();
+        let verdict = |config: &Config, line, pairs: &[(&str, &str)]| {
+            verdict_with(config, (line, pairs), BodyFraming::Unknown)
+        };
+        assert_eq!(verdict(&config, "POST /api/0/projects/a/b/", &all), "method");
+        assert_eq!(verdict(&config, "GET /api/0/projects/a/b/", &all), "pass-through");
+        assert_eq!(verdict(&config, PROJECTS, &all), "no-credential");
+        config.cache.anonymous = true;
+        assert_eq!(verdict(&config, PROJECTS, &all), "cookie");
+        assert_eq!(verdict(&config, PROJECTS, &all[1..]), "request-body");
+        assert_eq!(verdict_with(&config, (PROJECTS, &all[1..]), BodyFraming::Absent), "range");
+        assert_eq!(verdict_with(&config, (PROJECTS, &all[2..]), BodyFraming::Absent), "uncacheable-field");
+    }
+
+    #[test]
+    fn cookies_travel_only_without_a_credential_or_where_the_operator_lets_them() {
+        let check = |cookies, pairs: &[(&str, &str)], carriage, is_sent: &str, verdict: &str| {
+            let config = Config { cookies, ..load::defaults() };
+            let request = admit_with(&config, (PROJECTS, pairs), BodyFraming::Absent).unwrap();
+            assert_eq!(request.cookies(), carriage, "{cookies:?}, {pairs:?}");
+            let sent = request.fields().get(header::COOKIE).map_or("", |cookie| cookie.to_str().unwrap());
+            assert_eq!(sent, is_sent, "{cookies:?}, {pairs:?}");
+            check_with(&config, PROJECTS, pairs, verdict);
+        };
+        check(Cookies::Strip, &[TOKEN], Stripped, "", "cacheable");
+        check(Cookies::Strip, &[TOKEN, COOKIE], Stripped, "", "cacheable");
+        check(Cookies::Strip, &[COOKIE], Carried, COOKIE.1, "no-credential");
+        check(Cookies::Pass, &[TOKEN], Carried, "", "cacheable");
+        check(Cookies::Pass, &[TOKEN, COOKIE], Carried, COOKIE.1, "cookie");
+        check(Cookies::Pass, &[COOKIE], Carried, COOKIE.1, "no-credential");
+    }
+
+    #[test]
+    fn which_paths_are_served_is_the_operators_choice() {
+        let check = |pass_through, rows: &[(&str, &str)]| {
+            let config = Config { passthrough: pass_through, ..load::defaults() };
+            for (path, expected) in rows {
+                check_with(&config, &format!("GET {path}"), &[TOKEN], expected);
+            }
+        };
+        let unknown = "refused unknown-path";
+        check(
+            PassThrough::None,
+            &[
+                ("/api/0/organizations/", "cacheable"),
+                ("/api/0/organizations/acme/none-such/", "cacheable"),
+                ("/api/0/projects/", unknown),
+                ("/api/0/organizations", unknown),
+                ("/api/0/", unknown),
+                ("/oauth/token/", unknown),
+            ],
+        );
+        check(
+            PassThrough::Api,
+            &[
+                ("/api/0/organizations/", "cacheable"),
+                ("/api/0/projects/", "pass-through"),
+                ("/api/0/organizations", "pass-through"),
+                ("/api/0/", "pass-through"),
+                ("/api/0", unknown),
+                ("/api/1/store/", unknown),
+                ("/oauth/token/", unknown),
+                ("/", unknown),
+            ],
+        );
+        check(
+            PassThrough::ApiAndOauth,
+            &[
+                ("/api/0/organizations/", "cacheable"),
+                ("/api/0/projects/", "pass-through"),
+                ("/oauth/token/", "pass-through"),
+                ("/oauth", unknown),
+                ("/auth/login/", unknown),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_rule_lets_its_own_route_in_where_nothing_else_passes_through() {
+        let mut config = Config { passthrough: PassThrough::None, ..load::defaults() };
+        config.cache.classes.insert("own".to_owned(), ClassConfig { ..config.cache.classes["slow"] });
+        config.cache.rules = vec![RuleConfig {
+            route: "/api/0/projects/{organization}/{project}/issues/".to_owned(),
+            class: Some("own".to_owned()),
+            never: false,
+            overrides: false,
+        }];
+        check_with(&config, "GET /api/0/projects/acme/web/issues/", &[TOKEN], "cacheable");
+        check_with(&config, "GET /api/0/projects/acme/web/", &[TOKEN], "refused unknown-path");
+    }
+
+    #[test]
+    fn an_unsafe_path_is_refused_before_it_is_looked_up() {
+        check("GET /api/0/organizations/../projects/", &[TOKEN], "refused unsafe-path");
+        check("GET /api/0/organizations/%2e%2e/", &[TOKEN], "refused unsafe-path");
+        check("GET /api/0//organizations/", &[TOKEN], "refused unsafe-path");
+        check("GET /nowhere/../api/0/", &[TOKEN], "refused unsafe-path");
+        check("GET /api/0/organizations/acme/releases/a%2Fb/", &[TOKEN], "cacheable");
+    }
+
+    #[test]
+    fn a_target_is_refused_only_beyond_its_limit() {
+        let mut config = load::defaults();
+        config.listen.max_target_bytes = 40;
+        let target = |length: usize| {
+            let path = "GET /api/0/organizations/?query=";
+            format!("{path}{}", "x".repeat(length + "GET ".len() - path.len()))
+        };
+        check_with(&config, &target(40), &[TOKEN], "cacheable");
+        check_with(&config, &target(41), &[TOKEN], "refused target-too-long");
+    }
+
+    #[test]
+    fn a_request_needs_an_authority() {
+        check(PROJECTS, &[TOKEN, ("host", "a.example"), ("host", "b.example")], "refused bad-authority");
+        check(PROJECTS, &[TOKEN, ("host", "user@a.example")], "refused bad-authority");
+        check(PROJECTS, &[TOKEN, ("host", "a.example")], "cacheable");
+    }
+
+    #[test]
+    fn a_request_that_has_been_here_is_refused() {
+        check(PROJECTS, &[TOKEN, ("via", "1.1 sentrybox (here)")], "refused loop");
+        check(PROJECTS, &[TOKEN, ("via", "2 edge, 1.1 sentrybox (here), 1.1 cdn")], "refused loop");
+        check(PROJECTS, &[TOKEN, ("via", "1.1 sentrybox (a)"), ("via", "1.1 SentryBox")], "refused loop");
+        check(PROJECTS, &[TOKEN, ("via", "1.1 sentrybox (sidecar)")], "cacheable");
+        check(PROJECTS, &[TOKEN, ("via", "1.1 edge (sentrybox), 1.1 sentrybox.example")], "cacheable");
+    }
+
+    #[test]
+    fn an_admitted_request_is_signed_behind_whoever_passed_it_on() {
+        let via = |pairs: &[(&str, &str)]| {
+            let admitted = admitted(PROJECTS, pairs);
+            let values = headers::members(admitted.fields(), &header::VIA).map(str::to_owned);
+            values.collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(via(&[TOKEN]), "1.1 sentrybox (here)");
+        let passed = via(&[TOKEN, ("via", "2 edge, 1.1 sentrybox (sidecar)")]);
+        assert_eq!(passed, "2 edge, 1.1 sentrybox (sidecar), 1.1 sentrybox (here)");
+    }
+
+    #[test]
+    fn what_a_client_could_spoof_does_not_travel_on() {
+        let said = [
+            TOKEN,
+            ("forwarded", "for=1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-port", "1"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-sentry-subnet-organization", "1"),
+            ("connection", "x-hop, keep-alive"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "0"),
+            ("expect", "100-continue"),
+            ("x-team", "red"),
+        ];
+        let admitted = admitted(PROJECTS, &said);
+        assert_eq!(*admitted.fields(), fields(&[("x-team", "red"), ("via", "1.1 sentrybox (here)")]));
+        assert_eq!(admitted.base().as_str(), "http://proxy.example");
+    }
+
+    #[test]
+    fn fields_of_a_trusted_proxy_make_the_base_and_do_not_travel_on_either() {
+        let mut config = load::defaults();
+        config.listen.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        let said = [TOKEN, ("x-forwarded-host", "public.example"), ("x-forwarded-proto", "https")];
+        let admission = admission(&config);
+        let admit = |peer: Ipv4Addr| {
+            let admitted = admission.admit(head(PROJECTS, &said), BodyFraming::Absent, peer.into()).unwrap();
+            assert!(!admitted.fields().contains_key("x-forwarded-host"));
+            admitted.base().as_str().to_owned()
+        };
+        assert_eq!(admit(Ipv4Addr::LOCALHOST), "https://public.example");
+        assert_eq!(admit(Ipv4Addr::new(10, 0, 0, 1)), "http://proxy.example");
+    }
+
+    #[test]
+    fn the_credential_is_taken_out_and_nothing_prints_it() {
+        let admitted = admitted(PROJECTS, &[("authorization", "Bearer sntryu_canary")]);
+        assert!(!admitted.fields().contains_key(header::AUTHORIZATION));
+        assert_eq!(admitted.credential().unwrap().kind(), CredentialKind::UserToken);
+        assert_eq!(
+            *admitted.credential().unwrap().field_value(),
+            HeaderValue::from_static("Bearer sntryu_canary")
+        );
+        assert!(!format!("{admitted:?} {:?}", admission(&load::defaults())).contains("canary"));
+    }
+
+    #[test]
+    fn a_credential_decides_the_partition_whatever_else_is_asked() {
+        let partition = |line: &str, pairs: &[(&str, &str)]| admitted(line, pairs).partition();
+        let one = partition(PROJECTS, &[TOKEN]);
+        assert_eq!(one, partition("POST /api/0/projects/acme/web/", &[TOKEN, ("accept", "text/html")]));
+        assert_ne!(one, partition(PROJECTS, &[("authorization", "Bearer sntryu_two")]));
+        assert_eq!(partition(PROJECTS, &[]), CredentialPartition::ANONYMOUS);
+    }
+
+    #[test]
+    fn the_clients_spelling_of_the_target_is_kept_to_the_byte() {
+        for (path, query) in [
+            ("/api/0/organizations/acme/releases/web%2f1.0+2@x/", Some("&cursor=0%3a100:0&a=+b&a")),
+            ("/api/0/organizations/acme/issues/", Some("")),
+            ("/api/0/organizations/acme/issues/", None),
+        ] {
+            let line = format!("GET {path}{}", query.map(|query| format!("?{query}")).unwrap_or_default());
+            let admitted = admitted(&line, &[TOKEN]);
+            assert_eq!((admitted.path(), admitted.query()), (path, query));
+        }
+    }
+}

@@ -131,3 +131,103 @@ fn instance() -> Result<String, AssemblyError> {
 fn bytes(size: bytesize::ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{Request, StatusCode};
+    use http_body_util::Empty;
+
+    use super::*;
+    use crate::config::{RuleConfig, Secret, load};
+    use crate::metrics::exposition::Exposition;
+    use crate::testing::PEER;
+    use crate::upstream::{OutgoingBody, Sending};
+
+    /// An upstream that nobody may ask.
+    #[derive(Debug)]
+    struct Unasked;
+
+    impl Upstream for Unasked {
+        fn send(&self, _: Request<OutgoingBody>) -> Sending<'_> {
+            unreachable!("nothing may be forwarded here")
+        }
+    }
+
+    fn assembled(config: &Config) -> Result<Proxy, AssemblyError> {
+        proxy_before(config, Arc::new(Unasked))
+    }
+
+    #[tokio::test]
+    async fn what_is_assembled_serves_at_once_and_holds_nothing() {
+        let proxy = assembled(&load::defaults()).unwrap();
+        let request =
+            Request::builder().uri("http://proxy.example/nowhere").body(Empty::<Bytes>::new()).unwrap();
+        assert_eq!(proxy.serve(request, PEER).await.status(), StatusCode::NOT_FOUND);
+        assert_eq!(proxy.purge_everything().await, 0);
+    }
+
+    #[tokio::test]
+    async fn the_metrics_do_not_keep_the_rooms_alive() {
+        let proxy = assembled(&load::defaults()).unwrap();
+        let (metrics, rooms) = (proxy.shared_metrics(), proxy.downgrade());
+        assert!(metrics.encode(Exposition::negotiate("")).contains("sentrybox_"));
+        drop(proxy);
+        assert!(rooms.upgrade().is_none());
+        assert!(metrics.encode(Exposition::negotiate("")).contains("sentrybox_"));
+    }
+
+    #[tokio::test]
+    async fn every_rule_that_is_wrong_is_reported() {
+        let mut config = load::defaults();
+        let rule = |route: &str, class: &str| RuleConfig {
+            route: route.to_owned(),
+            class: Some(class.to_owned()),
+            never: false,
+            overrides: false,
+        };
+        config.cache.rules = vec![rule("nowhere", "slow"), rule("/api/0/a/", "nonesuch")];
+        let error = assembled(&config).unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, AssemblyError::Rules(problems) if problems.len() == 2), "{message}");
+        assert!(message.contains("cache.rules[0].route") && message.contains("cache.rules[1].class"));
+    }
+
+    #[tokio::test]
+    async fn a_region_that_is_none_is_reported() {
+        let mut config = load::defaults();
+        config.upstream.region = "mars".to_owned();
+        assert!(matches!(assembled(&config), Err(AssemblyError::Region(_))));
+    }
+
+    #[test]
+    fn the_upstream_is_the_regions_unless_a_url_overrides_it() {
+        let mut config = load::defaults();
+        assert_eq!(upstream_url(&config), "https://sentry.io");
+        config.upstream.region = "de".to_owned();
+        assert_eq!(upstream_url(&config), "https://de.sentry.io");
+        config.upstream.url = "http://127.0.0.1:8080".to_owned();
+        assert_eq!(upstream_url(&config), "http://127.0.0.1:8080");
+        config.upstream.url.clear();
+        config.upstream.region = "mars".to_owned();
+        assert_eq!(upstream_url(&config), "");
+    }
+
+    #[test]
+    fn the_configured_secret_is_used_and_without_one_each_process_makes_its_own() {
+        let mut config = load::defaults();
+        let (one, other) = (secret(&config).unwrap(), secret(&config).unwrap());
+        assert_eq!((one.len(), other.len()), (32, 32));
+        assert_ne!(one, other);
+        config.secret = Secret::new("a secret of the whole deployment, for each".to_owned());
+        assert_eq!(secret(&config).unwrap(), b"a secret of the whole deployment, for each");
+        assert_eq!(secret(&config).unwrap(), secret(&config).unwrap());
+    }
+
+    #[test]
+    fn every_process_knows_itself_by_another_name() {
+        let name = instance().unwrap();
+        assert_ne!(name, instance().unwrap());
+        assert!(name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+}

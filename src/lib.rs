@@ -201,3 +201,6 @@ fn failure(failure: Failure) -> Response<Full<Bytes>> {
     response.headers_mut().insert(CACHE_STATUS, CacheStatus::refused(reason).render());
     response
 }
+
+#[cfg(test)]
+mod testing;

@@ -159,4 +159,75 @@ mod tests {
         assert!(regions.reaches("http://127.0.0.1:8080"));
         assert!(!regions.reaches("https://de.sentry.io"));
     }
+    fn target(line: &str, url: &str) -> String {
+        let request = crate::testing::asked(line, &[]);
+        regions("us", url).target(&request).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_target_is_the_clients_own_spelling_to_the_byte() {
+        for path in [
+            "/api/0/organizations/",
+            "/api/0/organizations/acme/releases/web%2F1.0+2@x/?&cursor=0%3a100:0&a=%20b+c&a",
+            "/api/0/organizations/acme/issues/?query=is%3Aunresolved&query=",
+            "/api/0/organizations/acme/issues/?",
+        ] {
+            let expected = format!("https://us.sentry.io{path}");
+            assert_eq!(target(&format!("GET {path}"), ""), expected);
+        }
+    }
+
+    #[test]
+    fn a_target_is_upstreams_whatever_authority_the_client_named() {
+        let line = "GET http://evil.example/api/0/organizations/";
+        assert_eq!(target(line, ""), "https://us.sentry.io/api/0/organizations/");
+        assert_eq!(target(line, "http://127.0.0.1:8080/"), "http://127.0.0.1:8080/api/0/organizations/");
+    }
+
+    #[test]
+    fn the_hosts_of_all_regions_and_the_configured_ones_are_known() {
+        let mut config = crate::config::load::defaults().upstream;
+        config.url = "http://127.0.0.1:8080".to_owned();
+        config.link_hosts = vec!["sentry.corp.example".to_owned()];
+        let regions = Regions::new(&config).unwrap();
+        let known = |host: &str| {
+            let link =
+                http::HeaderValue::from_str(&format!("<http://{host}/api/0/x/>; rel=\"next\"")).unwrap();
+            crate::links::rewrite_link(&link, "http://proxy.example", regions.known_hosts()).is_some()
+        };
+        for host in ["sentry.io", "us.sentry.io", "de.sentry.io", "127.0.0.1:8080", "sentry.corp.example"] {
+            assert!(known(host), "{host}");
+        }
+        for host in ["evil.example", "127.0.0.1:8081", "evil-sentry.io", "sentry.io.evil.example"] {
+            assert!(!known(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn an_alias_of_the_chosen_upstream_is_reached() {
+        let mut config = crate::config::load::defaults().upstream;
+        config.region = "us".to_owned();
+        config.link_hosts = vec!["Sentry.corp.example".to_owned()];
+        let regions = Regions::new(&config).unwrap();
+        assert!(regions.reaches("https://sentry.CORP.example"));
+        assert!(regions.reaches("HTTPS://US.sentry.io"));
+        for url in ["us.sentry.io", "/api/0/", "", "https://", "https://us.sentry.io:8443", "nonsense:"] {
+            assert!(!regions.reaches(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_reported_by_its_key() {
+        let check = |region: &str, url: &str, us: &str, key: &str| {
+            let mut config = crate::config::load::defaults().upstream;
+            config.region = region.to_owned();
+            config.url = url.to_owned();
+            config.regions.insert("us".to_owned(), us.to_owned());
+            let error = Regions::new(&config).unwrap_err().to_string();
+            assert_eq!(error, format!("could not read {key} as a URL of scheme and authority"));
+        };
+        check("us", "", "us.sentry.io", "upstream.regions.us");
+        check("us", "/nowhere", "https://us.sentry.io", "upstream.url");
+        check("mars", "", "https://us.sentry.io", "upstream.region");
+    }
 }

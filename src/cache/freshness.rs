@@ -386,3 +386,628 @@ impl<'a> Judgement<'a> {
         if self.overrides { ours } else { stated.unwrap_or(ours) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{ClassConfig, ClientDirectives, Config, RuleConfig, load};
+    use crate::testing::{SUBJECT, TOKEN, admitted, fields, provenance, start, stored};
+
+    /// `Date` at [`start`], and moments around it.
+    const DATE: (&str, &str) = ("date", "Fri, 15 Jan 2027 08:00:00 GMT");
+    const HOUR_AGO: &str = "Fri, 15 Jan 2027 07:00:00 GMT";
+    const MINUTE_AGO: &str = "Fri, 15 Jan 2027 07:59:00 GMT";
+    const IN_A_MINUTE: &str = "Fri, 15 Jan 2027 08:01:00 GMT";
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A stored response, what is asked for it, and the rules under which.
+    struct Scene {
+        config: Config,
+        credential: Vec<(&'static str, &'static str)>,
+        asks: String,
+        status: u16,
+        says: Vec<(&'static str, &'static str)>,
+        standing: Standing,
+    }
+
+    /// A private partition, no rule, a plain request; upstream answered 200 and said this in `Cache-Control`.
+    fn says(directives: &'static str) -> Scene {
+        says_fields(&[("cache-control", directives)])
+    }
+
+    fn says_fields(pairs: &[(&'static str, &'static str)]) -> Scene {
+        let mut config = load::defaults();
+        config.cache.default_rules = false;
+        Scene {
+            config,
+            credential: vec![TOKEN],
+            asks: String::new(),
+            status: 200,
+            says: pairs.to_vec(),
+            standing: Standing::Current,
+        }
+    }
+
+    /// Upstream said nothing at all.
+    fn silent() -> Scene {
+        says_fields(&[])
+    }
+
+    impl Scene {
+        fn in_the_shared_cache(mut self) -> Self {
+            self.config.cache.anonymous = true;
+            self.credential.clear();
+            self
+        }
+
+        fn asked(self, directives: &str) -> Self {
+            Self { asks: directives.to_owned(), ..self }
+        }
+
+        fn with_status(self, status: u16) -> Self {
+            Self { status, ..self }
+        }
+
+        fn standing(self, standing: Standing) -> Self {
+            Self { standing, ..self }
+        }
+
+        /// Adds a rule: fresh for, stale while revalidating, stale if there is an error.
+        fn under(mut self, fresh_for: Option<u64>, revalidate: u64, error: u64) -> Self {
+            let class = ClassConfig {
+                fresh_for: fresh_for.map(seconds),
+                stale_while_revalidate: seconds(revalidate),
+                stale_if_error: seconds(error),
+            };
+            self.config.cache.classes.insert("subject".to_owned(), class);
+            self.config.cache.rules = vec![RuleConfig {
+                route: "/api/0/organizations/{organization}/subject/".to_owned(),
+                class: Some("subject".to_owned()),
+                never: false,
+                overrides: false,
+            }];
+            self
+        }
+
+        /// The same, with a rule that says `override`.
+        fn overridden(self, fresh_for: Option<u64>, revalidate: u64, error: u64) -> Self {
+            let mut scene = self.under(fresh_for, revalidate, error);
+            scene.config.cache.rules[0].overrides = true;
+            scene
+        }
+
+        fn request(&self) -> AdmittedRequest {
+            let asks = (!self.asks.is_empty()).then_some(("cache-control", self.asks.as_str()));
+            let pairs: Vec<_> = self.credential.iter().copied().chain(asks).collect();
+            admitted(&self.config, SUBJECT, &pairs)
+        }
+
+        fn policy(&self) -> FreshnessPolicy {
+            FreshnessPolicy::new(&self.config.cache)
+        }
+
+        fn found(&self) -> Found {
+            Found::Stored(Arc::new(stored(self.status, &self.says)), self.standing)
+        }
+
+        fn decide(&self, now: SystemTime) -> Decision {
+            decide(&self.request(), &self.found(), &self.policy(), now)
+        }
+
+        fn on_error(&self, now: SystemTime) -> Option<Freshness> {
+            reuse_on_error(&self.request(), &self.found(), &self.policy(), now)
+        }
+    }
+
+    /// Says a decision in a word or two: `reuse 5`, `refresh -5`, `forward stale`, `only-if-cached`.
+    fn told(decision: Decision) -> String {
+        match decision {
+            Decision::Reuse(freshness) => format!("reuse {}", freshness.ttl()),
+            Decision::ReuseThenRevalidate(freshness) => format!("refresh {}", freshness.ttl()),
+            Decision::Forward(reason) => format!("forward {reason}"),
+            Decision::OnlyIfCached => "only-if-cached".to_owned(),
+        }
+    }
+
+    /// Holds what is decided at these ages.
+    fn check(scene: &Scene, rows: &[(u64, &str)]) {
+        for (age, expected) in rows {
+            let decision = scene.decide(start() + seconds(*age));
+            let (asks, says) = (&scene.asks, &scene.says);
+            assert_eq!(told(decision), *expected, "asks {asks:?}, says {says:?}, at age {age}");
+        }
+    }
+
+    /// Holds with which `ttl` a response stands in for a failed upstream at these ages.
+    fn check_on_error(scene: &Scene, rows: &[(u64, Option<i64>)]) {
+        for (age, expected) in rows {
+            let freshness = scene.on_error(start() + seconds(*age)).map(Freshness::ttl);
+            let (asks, says) = (&scene.asks, &scene.says);
+            assert_eq!(freshness, *expected, "asks {asks:?}, says {says:?}, at age {age}");
+        }
+    }
+
+    #[test]
+    fn rfc9111_4_what_cannot_be_reused_is_forwarded_for_its_own_reason() {
+        let scene = silent();
+        let decided =
+            |found: &Found| told(decide(&scene.request(), found, &scene.policy(), start() + seconds(1)));
+        assert_eq!(decided(&Found::Nothing), "forward uri-miss");
+        assert_eq!(decided(&Found::OtherVariant), "forward vary-miss");
+        assert_eq!(decided(&Found::Unusable), "forward invalidated");
+        assert_eq!(decided(&scene.found()), "forward stale");
+    }
+
+    #[test]
+    fn rfc9111_4_2_a_response_is_fresh_while_its_age_is_below_its_lifetime() {
+        check(&says("max-age=60"), &[(0, "reuse 60"), (59, "reuse 1"), (60, "forward stale")]);
+        check(&says("max-age=0"), &[(0, "forward stale")]);
+        check(&says("max-age=99999999999"), &[(60, "reuse 2147483588")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_1_s_maxage_wins_only_in_the_shared_cache() {
+        let longer = || says("s-maxage=60, max-age=10");
+        check(&longer().in_the_shared_cache(), &[(30, "reuse 30"), (60, "forward stale")]);
+        check(&longer(), &[(9, "reuse 1"), (30, "forward stale")]);
+        check(&says("max-age=60, s-maxage=10").in_the_shared_cache(), &[(30, "forward stale")]);
+        check(&says("max-age=60, s-maxage=10"), &[(30, "reuse 30")]);
+        check(&says("s-maxage=60"), &[(0, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_1_max_age_wins_over_expires_and_expires_counts_from_date() {
+        let expires = |value| says_fields(&[DATE, ("expires", value)]);
+        check(&expires(IN_A_MINUTE), &[(59, "reuse 1"), (60, "forward stale")]);
+        check(&expires(MINUTE_AGO), &[(0, "forward stale")]);
+        let both = [DATE, ("expires", IN_A_MINUTE), ("cache-control", "max-age=5")];
+        check(&says_fields(&both), &[(4, "reuse 1"), (5, "forward stale")]);
+        check(&says_fields(&[("expires", IN_A_MINUTE)]), &[(59, "reuse 1")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_1_the_lifetime_of_expires_starts_at_date_even_when_the_answer_came_late() {
+        let late = says_fields(&[("date", MINUTE_AGO), ("expires", IN_A_MINUTE)]);
+        check(&late, &[(0, "reuse 60"), (60, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_1_what_cannot_be_computed_is_stale() {
+        check(&says("max-age=60, max-age=70"), &[(0, "forward stale")]);
+        check(&says("max-age=soon"), &[(0, "forward stale")]);
+        let twice = |other| says_fields(&[DATE, ("expires", IN_A_MINUTE), ("expires", other)]);
+        check(&twice(IN_A_MINUTE), &[(30, "reuse 30")]);
+        check(&twice(MINUTE_AGO), &[(0, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_1_a_class_speaks_only_where_upstream_is_silent() {
+        check(&silent().under(Some(60), 0, 0), &[(59, "reuse 1"), (60, "forward stale")]);
+        check(&says("max-age=5").under(Some(60), 0, 0), &[(4, "reuse 1"), (5, "forward stale")]);
+        check(&says("max-age=0").under(Some(60), 0, 0), &[(0, "forward stale")]);
+        check(&says_fields(&[("expires", "0")]).under(Some(60), 0, 0), &[(0, "forward stale")]);
+        check(&says("s-maxage=0").under(Some(60), 0, 0), &[(30, "reuse 30")]);
+        check(&silent(), &[(0, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_1_a_rule_that_says_override_wins_over_upstream() {
+        check(&says("max-age=5").overridden(Some(60), 0, 0), &[(59, "reuse 1"), (60, "forward stale")]);
+        check(&says("max-age=500").overridden(Some(60), 0, 0), &[(60, "forward stale")]);
+        check(
+            &says("no-cache, must-revalidate").overridden(Some(60), 30, 0),
+            &[(59, "reuse 1"), (61, "refresh -1"), (90, "forward stale")],
+        );
+        check(
+            &says("max-age=60, stale-while-revalidate=60").overridden(Some(5), 0, 0),
+            &[(5, "forward stale")],
+        );
+        check(&says("max-age=60").overridden(Some(0), 60, 0), &[(0, "forward always-validate")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_1_a_rule_without_a_lifetime_has_nothing_to_override_with() {
+        check(&says("max-age=60").overridden(None, 0, 0), &[(59, "reuse 1"), (60, "forward stale")]);
+        check(&says("max-age=60, no-cache").overridden(None, 0, 0), &[(0, "forward always-validate")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_1_a_class_is_no_lifetime_for_a_status_that_only_upstream_lets_us_store() {
+        check(
+            &says("max-age=5").with_status(503).overridden(Some(60), 60, 60),
+            &[(4, "reuse 1"), (5, "forward stale")],
+        );
+        check(&says("max-age=5").with_status(500).under(Some(60), 60, 60), &[(5, "forward stale")]);
+        check(
+            &says("no-cache, max-age=5").with_status(503).overridden(Some(60), 0, 0),
+            &[(0, "forward always-validate")],
+        );
+    }
+
+    #[test]
+    fn rfc9111_4_2_2_heuristics_apply_only_under_a_class_without_a_lifetime() {
+        let modified = || says_fields(&[DATE, ("last-modified", HOUR_AGO)]);
+        check(&modified().under(None, 0, 0), &[(359, "reuse 1"), (360, "forward stale")]);
+        check(&modified(), &[(0, "forward stale")]);
+        check(&modified().under(Some(10), 0, 0), &[(10, "forward stale")]);
+        check(&silent().under(None, 0, 0), &[(0, "forward stale")]);
+        let explicit = says_fields(&[DATE, ("last-modified", HOUR_AGO), ("cache-control", "max-age=5")]);
+        check(&explicit.under(None, 0, 0), &[(5, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_2_heuristics_need_a_status_that_allows_them_and_end_after_a_day() {
+        let modified =
+            |status| says_fields(&[DATE, ("last-modified", HOUR_AGO)]).with_status(status).under(None, 0, 0);
+        for status in [203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+            check(&modified(status), &[(359, "reuse 1")]);
+        }
+        for status in [201, 302, 307, 403, 500, 503] {
+            check(&modified(status), &[(0, "forward stale")]);
+        }
+        let public = [DATE, ("last-modified", HOUR_AGO), ("cache-control", "public")];
+        check(&says_fields(&public).with_status(302).under(None, 0, 0), &[(359, "reuse 1")]);
+        let old = says_fields(&[DATE, ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")]);
+        check(&old.under(None, 0, 0), &[(86_399, "reuse 1"), (86_400, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_2_a_modification_in_the_future_is_no_ground_for_a_guess() {
+        let future = says_fields(&[DATE, ("last-modified", IN_A_MINUTE)]);
+        check(&future.under(None, 0, 0), &[(0, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_3_the_current_age_is_the_greater_of_two_estimates_and_the_time_held_here() {
+        // `Date`, `Age`, seconds from the request to its answer, seconds since: the age.
+        let check = |date: &'static str, age: &'static str, (delay, since): (u64, u64), expected: u64| {
+            let mut came_from = provenance(start());
+            came_from.request_time = start() - seconds(delay);
+            let body = crate::cache::body::StoredBody::identity(bytes::Bytes::new());
+            let fields = fields(&[("date", date), ("age", age)]);
+            let stored = StoredResponse::new(StatusCode::OK, &fields, body, came_from);
+            let current = current_age(&stored, start() + seconds(since));
+            assert_eq!(current, CurrentAge(seconds(expected)), "date {date}, age {age}, {delay} + {since}");
+        };
+        check(DATE.1, "0", (0, 0), 0);
+        check(DATE.1, "0", (0, 7), 7);
+        check(MINUTE_AGO, "0", (0, 7), 67);
+        check(MINUTE_AGO, "100", (0, 7), 107);
+        check(MINUTE_AGO, "58", (5, 7), 70);
+        check(MINUTE_AGO, "50", (5, 7), 67);
+        check(IN_A_MINUTE, "0", (0, 7), 7);
+        check(DATE.1, "junk", (3, 7), 10);
+        check(DATE.1, "99999999999", (0, 1), 2_147_483_649);
+    }
+
+    #[test]
+    fn rfc9111_4_2_3_a_clock_that_steps_back_makes_nothing_younger_than_it_came() {
+        let stored = stored(200, &[DATE, ("age", "30")]);
+        assert_eq!(current_age(&stored, start() - seconds(500)), CurrentAge(seconds(30)));
+    }
+
+    #[test]
+    fn rfc9111_4_2_4_a_stale_response_is_reused_only_within_a_window_that_somebody_granted() {
+        check(
+            &silent().under(Some(60), 30, 0),
+            &[(59, "reuse 1"), (60, "refresh 0"), (89, "refresh -29"), (90, "forward stale")],
+        );
+        check(&says("max-age=60"), &[(60, "forward stale")]);
+        check_on_error(&says("max-age=60"), &[(59, Some(1)), (60, None)]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_4_prohibitions_win_over_every_window() {
+        for forbidden in [
+            "max-age=60, must-revalidate, stale-while-revalidate=60, stale-if-error=60",
+            "max-age=60, must-revalidate",
+        ] {
+            let scene = || says(forbidden).under(Some(60), 60, 60);
+            check(&scene(), &[(59, "reuse 1"), (60, "forward stale")]);
+            check(&scene().asked("max-stale"), &[(60, "forward stale")]);
+            check_on_error(&scene(), &[(60, None)]);
+        }
+    }
+
+    #[test]
+    fn rfc9111_5_2_2_8_proxy_revalidate_and_s_maxage_forbid_stale_reuse_in_the_shared_cache_alone() {
+        for directives in ["max-age=60, proxy-revalidate", "max-age=60, s-maxage=60"] {
+            let scene = || says(directives).under(None, 60, 60);
+            check(&scene().in_the_shared_cache(), &[(59, "reuse 1"), (60, "forward stale")]);
+            check_on_error(&scene().in_the_shared_cache(), &[(60, None)]);
+            check(&scene(), &[(60, "refresh 0")]);
+            check_on_error(&scene(), &[(119, Some(-59)), (120, None)]);
+        }
+    }
+
+    #[test]
+    fn rfc9111_5_2_2_4_no_cache_is_validated_before_every_reuse() {
+        for directives in ["no-cache, max-age=60", "max-age=60, no-cache=\"x-a\"", "no-cache"] {
+            let scene = || says(directives).under(Some(60), 60, 60);
+            check(&scene(), &[(0, "forward always-validate"), (61, "forward always-validate")]);
+            check(&scene().asked("max-stale"), &[(61, "forward always-validate")]);
+            check_on_error(&scene(), &[(0, None), (30, None), (61, None)]);
+        }
+    }
+
+    #[test]
+    fn rfc9111_5_2_1_1_max_age_is_the_greatest_age_that_the_client_takes() {
+        check(&says("max-age=60").asked("max-age=10"), &[(10, "reuse 50"), (11, "forward client-directive")]);
+        check(&says("max-age=60").asked("max-age=0"), &[(1, "forward client-directive")]);
+        check(&says("max-age=60").asked("max-age=100"), &[(59, "reuse 1"), (60, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc9111_5_2_1_1_a_client_with_max_age_takes_nothing_stale_without_max_stale() {
+        let scene = |asks| says("max-age=60").under(None, 60, 60).asked(asks);
+        check(&scene("max-age=100"), &[(59, "reuse 1"), (60, "forward stale")]);
+        check(&scene("max-age=100, max-stale"), &[(60, "refresh 0"), (101, "forward client-directive")]);
+        check_on_error(&scene("max-age=100"), &[(59, Some(1)), (60, None)]);
+        check_on_error(&scene("max-age=100, max-stale"), &[(60, Some(0)), (101, None)]);
+    }
+
+    #[test]
+    fn rfc9111_5_2_1_2_max_stale_lets_a_response_be_stale_by_no_more_than_it_says() {
+        check(
+            &says("max-age=60").asked("max-stale=10"),
+            &[(59, "reuse 1"), (70, "reuse -10"), (71, "forward stale")],
+        );
+        check(&says("max-age=60").asked("max-stale"), &[(9_999, "reuse -9939")]);
+        check(&says("max-age=60").asked("max-stale=junk"), &[(61, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc9111_5_2_1_2_max_stale_bounds_our_windows_too() {
+        let scene = || says("max-age=60").under(None, 60, 60).asked("max-stale=10");
+        check(&scene(), &[(70, "refresh -10"), (71, "forward stale")]);
+        check_on_error(&scene(), &[(70, Some(-10)), (71, None)]);
+    }
+
+    #[test]
+    fn rfc9111_5_2_1_3_min_fresh_wants_what_stays_fresh_and_nothing_stale() {
+        let scene = || says("max-age=60").under(None, 60, 60).asked("min-fresh=20");
+        check(&scene(), &[(40, "reuse 20"), (41, "forward client-directive"), (60, "forward stale")]);
+        check_on_error(&scene(), &[(40, Some(20)), (41, None), (60, None)]);
+        check(&says("max-age=60").asked("min-fresh=junk"), &[(0, "forward client-directive")]);
+        check(&says("max-age=60").asked("min-fresh=0, max-stale"), &[(59, "reuse 1"), (60, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc9111_5_2_1_4_no_cache_demands_validation_even_when_upstream_is_down() {
+        let scene = || says("max-age=60").under(None, 60, 60).asked("no-cache");
+        check(&scene(), &[(0, "forward client-directive"), (61, "forward client-directive")]);
+        check_on_error(&scene(), &[(0, None), (61, None)]);
+    }
+
+    #[test]
+    fn rfc9111_5_2_1_7_only_if_cached_never_asks_upstream_not_even_behind_the_clients_back() {
+        let scene = |asks| says("max-age=60").under(None, 60, 0).asked(asks);
+        check(&scene("only-if-cached"), &[(59, "reuse 1"), (61, "reuse -1"), (120, "only-if-cached")]);
+        check(&scene("only-if-cached, max-stale"), &[(120, "reuse -60")]);
+        check(&scene("only-if-cached, no-cache"), &[(0, "only-if-cached")]);
+        check(&scene("only-if-cached, max-age=5"), &[(6, "only-if-cached")]);
+        let alone = scene("only-if-cached");
+        let decision = decide(&alone.request(), &Found::Nothing, &alone.policy(), start());
+        assert_eq!(decision, Decision::OnlyIfCached);
+    }
+
+    #[test]
+    fn client_directives_count_for_nothing_where_the_operator_says_so() {
+        let mut scene = says("max-age=60").asked("no-cache, max-age=0, min-fresh=99, only-if-cached");
+        scene.config.cache.client_directives = ClientDirectives::Ignore;
+        check(&scene, &[(59, "reuse 1"), (60, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc5861_3_upstreams_own_stale_while_revalidate_wins_over_the_class() {
+        check(
+            &says("max-age=60, stale-while-revalidate=5").under(None, 60, 0),
+            &[(64, "refresh -4"), (65, "forward stale")],
+        );
+        check(&says("max-age=60, stale-while-revalidate=0").under(None, 60, 0), &[(60, "forward stale")]);
+        check(&says("max-age=60, stale-while-revalidate=5"), &[(64, "refresh -4"), (65, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc5861_4_stale_if_error_ends_with_its_window() {
+        check_on_error(&silent().under(Some(60), 0, 30), &[(60, Some(0)), (89, Some(-29)), (90, None)]);
+        check_on_error(&says("max-age=60, stale-if-error=5"), &[(64, Some(-4)), (65, None)]);
+        check_on_error(&says("max-age=60, stale-if-error=0").under(None, 0, 30), &[(60, None)]);
+        check_on_error(&says("no-cache").overridden(Some(60), 0, 30), &[(59, Some(1)), (89, Some(-29))]);
+        let scene = silent().under(Some(60), 0, 30);
+        for found in [Found::Nothing, Found::OtherVariant, Found::Unusable] {
+            assert_eq!(reuse_on_error(&scene.request(), &found, &scene.policy(), start()), None);
+        }
+    }
+
+    #[test]
+    fn without_a_rule_there_are_no_windows_of_ours_and_no_guess() {
+        check(&says("max-age=60"), &[(60, "forward stale")]);
+        check_on_error(&silent(), &[(0, None)]);
+        check(&says_fields(&[DATE, ("last-modified", HOUR_AGO)]), &[(0, "forward stale")]);
+    }
+
+    #[test]
+    fn a_class_that_is_fresh_for_nothing_is_validated_before_each_reuse_and_may_stand_in_for_a_failure() {
+        let scene = || silent().under(Some(0), 60, 60);
+        check(&scene(), &[(0, "forward always-validate"), (30, "forward always-validate")]);
+        check(&scene().asked("max-stale"), &[(30, "forward always-validate")]);
+        check_on_error(&scene(), &[(59, Some(-59)), (60, None)]);
+        check(&says("max-age=60").under(Some(0), 0, 0), &[(59, "reuse 1")]);
+    }
+
+    #[test]
+    fn a_negative_answer_is_fresh_for_seconds_and_never_stale() {
+        for status in [404, 410] {
+            let scene = |fresh_for| {
+                let mut scene = silent().with_status(status).under(Some(fresh_for), 60, 60);
+                scene.config.cache.negative_fresh_for = seconds(10);
+                scene
+            };
+            check(&scene(60), &[(9, "reuse 1"), (10, "forward stale")]);
+            check(&scene(5), &[(4, "reuse 1"), (5, "forward stale")]);
+            check_on_error(&scene(60), &[(9, Some(1)), (10, None)]);
+            check(&scene(60).overridden(Some(60), 60, 60), &[(10, "forward stale")]);
+        }
+        let stated = says("max-age=60, stale-if-error=5").with_status(404).under(Some(60), 60, 60);
+        check(&stated, &[(59, "reuse 1"), (60, "forward stale")]);
+        check_on_error(&stated, &[(64, Some(-4)), (65, None)]);
+    }
+
+    #[test]
+    fn soon_after_a_write_a_response_is_fresh_for_a_second_and_has_no_window() {
+        for scene in [
+            || silent().under(Some(60), 60, 60),
+            || says("max-age=60, stale-while-revalidate=60, stale-if-error=60"),
+            || says("max-age=60").overridden(Some(60), 60, 60),
+        ] {
+            let scene = scene().standing(Standing::Settling);
+            check(&scene, &[(0, "reuse 1"), (1, "forward stale")]);
+            check_on_error(&scene, &[(0, Some(1)), (1, None)]);
+            check(&scene.asked("max-stale"), &[(1, "forward stale")]);
+        }
+    }
+
+    #[test]
+    fn what_became_unusable_is_never_fresh_and_never_stale_enough() {
+        let scene = says("max-age=60").under(None, 60, 60).standing(Standing::Unusable);
+        check(&scene, &[(0, "forward stale")]);
+        check_on_error(&scene, &[(0, None)]);
+    }
+
+    #[test]
+    fn a_response_is_kept_for_as_long_as_it_may_be_reused_or_validated() {
+        let check = |scene: &Scene, age: u64, expected: u64| {
+            let stored = stored(scene.status, &scene.says);
+            let kept = retention(&scene.request(), &stored, &scene.policy(), start() + seconds(age));
+            assert_eq!(kept, seconds(expected), "says {:?}, at age {age}", scene.says);
+        };
+        check(&silent().under(Some(60), 30, 10), 0, 90);
+        check(&silent().under(Some(60), 10, 30), 20, 70);
+        check(&says("max-age=60"), 0, 60);
+        check(&says("max-age=0"), 0, 1);
+        check(&says("no-cache"), 9, 1);
+        check(&says_fields(&[("etag", "\"1\""), ("cache-control", "no-cache")]), 0, 3_600);
+        check(&says_fields(&[("etag", "\"1\"")]).under(Some(60), 0, 7_200), 0, 7_260);
+        check(&says_fields(&[("cache-control", "max-age=60"), ("age", "50")]), 0, 10);
+    }
+
+    #[test]
+    fn the_ttl_is_whole_seconds_and_negative_when_stale() {
+        let lifetime = FreshnessLifetime(seconds(10));
+        let ttl = |age| Freshness::of(lifetime, CurrentAge(age)).ttl();
+        assert_eq!(ttl(Duration::from_millis(8_500)), 1);
+        assert_eq!(ttl(seconds(10)), 0);
+        assert_eq!(ttl(Duration::from_millis(11_500)), -1);
+        assert_eq!(ttl(Duration::MAX), -i64::MAX);
+    }
+
+    /// What upstream said and what the class says, as numbers to compute with.
+    #[derive(Debug, Clone)]
+    struct Numbers {
+        max_age: Option<u64>,
+        windows: (Option<u64>, Option<u64>),
+        class: Option<(u64, u64, u64)>,
+        age_field: u64,
+        max_stale: Option<u64>,
+    }
+
+    impl Numbers {
+        fn any() -> impl Strategy<Value = Self> {
+            let window = || proptest::option::of(0_u64..100);
+            let class = proptest::option::of((0_u64..100, 0_u64..100, 0_u64..100));
+            (window(), (window(), window()), class, 0_u64..100, window()).prop_map(
+                |(max_age, windows, class, age_field, max_stale)| Self {
+                    max_age,
+                    windows,
+                    class,
+                    age_field,
+                    max_stale,
+                },
+            )
+        }
+
+        fn scene(&self) -> Scene {
+            let scene = match self.class {
+                Some((fresh_for, revalidate, error)) => silent().under(Some(fresh_for), revalidate, error),
+                None => silent(),
+            };
+            let asks = self.max_stale.map(|limit| format!("max-stale={limit}")).unwrap_or_default();
+            scene.asked(&asks)
+        }
+
+        fn found(&self) -> Found {
+            let directives = [
+                ("max-age", self.max_age),
+                ("stale-while-revalidate", self.windows.0),
+                ("stale-if-error", self.windows.1),
+            ];
+            let present = directives.iter().filter_map(|(name, value)| Some(format!("{name}={}", (*value)?)));
+            let control = present.collect::<Vec<_>>().join(", ");
+            let age = self.age_field.to_string();
+            let stored = stored(200, &[("cache-control", control.as_str()), ("age", age.as_str())]);
+            Found::Stored(Arc::new(stored), Standing::Current)
+        }
+
+        fn lifetime(&self) -> u64 {
+            self.max_age.or(self.class.map(|class| class.0)).unwrap_or_default()
+        }
+
+        fn revalidate_window(&self) -> u64 {
+            self.windows.0.or(self.class.map(|class| class.1)).unwrap_or_default()
+        }
+
+        fn error_window(&self) -> u64 {
+            self.windows.1.or(self.class.map(|class| class.2)).unwrap_or_default()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn freshness_is_monotone_in_time(numbers in Numbers::any(), mut moments in prop::collection::vec(0_u64..400, 2..20)) {
+            let (scene, found) = (numbers.scene(), numbers.found());
+            let (request, policy) = (scene.request(), scene.policy());
+            let Found::Stored(stored, standing) = found else { unreachable!() };
+            moments.sort_unstable();
+            let mut last: Option<Freshness> = None;
+            for moment in moments {
+                let present = freshness(&request, &stored, standing, &policy, start() + seconds(moment));
+                if let Some(last) = last {
+                    prop_assert!(present.ttl() <= last.ttl());
+                    let was_stale = matches!(last, Freshness::Stale { .. });
+                    let is_stale = matches!(present, Freshness::Stale { .. });
+                    prop_assert!(is_stale || !was_stale);
+                }
+                last = Some(present);
+            }
+        }
+
+        #[test]
+        fn a_response_is_never_reused_past_its_lifetime_and_the_window_that_applies(
+            numbers in Numbers::any(),
+            moment in 0_u64..400,
+        ) {
+            let (scene, found) = (numbers.scene(), numbers.found());
+            let (request, policy, now) = (scene.request(), scene.policy(), start() + seconds(moment));
+            let age = numbers.age_field + moment;
+            let past = age.saturating_sub(numbers.lifetime());
+            match decide(&request, &found, &policy, now) {
+                Decision::Reuse(Freshness::Fresh { .. }) => prop_assert!(age < numbers.lifetime()),
+                Decision::Reuse(Freshness::Stale { .. }) => prop_assert!(past <= numbers.max_stale.unwrap_or(0)),
+                Decision::ReuseThenRevalidate(_) => prop_assert!(past < numbers.revalidate_window()),
+                Decision::Forward(_) => prop_assert!(age >= numbers.lifetime()),
+                Decision::OnlyIfCached => prop_assert!(false, "nobody forbade to ask"),
+            }
+            if let Some(Freshness::Stale { .. }) = reuse_on_error(&request, &found, &policy, now) {
+                prop_assert!(past < numbers.error_window());
+            }
+        }
+    }
+}

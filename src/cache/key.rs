@@ -294,17 +294,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
-        let mut fields = HeaderMap::new();
-        for (name, value) in pairs {
-            fields.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_str(value).unwrap(),
-            );
-        }
-        fields
-    }
+    use crate::testing::{TOKEN, asked, fields};
 
     #[test]
     fn equal_spellings_of_a_query_are_one() {
@@ -380,7 +370,136 @@ mod tests {
         assert_eq!(variant(&[("x-b", "1")]), variant(&[]));
     }
 
+    /// Returns the key of a request, by its target and fields.
+    fn key_of(target: &str, pairs: &[(&str, &str)]) -> CacheKey {
+        let request = asked(&format!("GET {target}"), pairs);
+        PrimaryKey::of(&request, "sentry.io", &KeyHasher::new([3; 16])).key()
+    }
+
+    const PROJECTS: &str = "/api/0/organizations/acme/projects/";
+
+    #[test]
+    fn rfc9111_2_a_key_holds_who_asks_which_upstream_and_what() {
+        let one = key_of(PROJECTS, &[TOKEN]);
+        assert_eq!(one, key_of(PROJECTS, &[TOKEN]));
+        assert_ne!(one, key_of(PROJECTS, &[("authorization", "Bearer sntryu_two")]));
+        assert_ne!(one, key_of(PROJECTS, &[]));
+        assert_ne!(one, key_of("/api/0/organizations/acme/teams/", &[TOKEN]));
+        assert_ne!(one, key_of(&format!("{PROJECTS}?per_page=1"), &[TOKEN]));
+        let request = asked(&format!("GET {PROJECTS}"), &[TOKEN]);
+        let elsewhere = PrimaryKey::of(&request, "us.sentry.io", &KeyHasher::new([3; 16])).key();
+        assert_ne!(one, elsewhere);
+    }
+
+    #[test]
+    fn a_head_and_a_get_share_a_key_and_so_do_two_spellings_of_one_credential() {
+        let hasher = KeyHasher::new([3; 16]);
+        let get = key_of(PROJECTS, &[TOKEN]);
+        let head = asked(&format!("HEAD {PROJECTS}"), &[TOKEN]);
+        assert_eq!(PrimaryKey::of(&head, "sentry.io", &hasher).key(), get);
+        assert_eq!(key_of(PROJECTS, &[("authorization", "bearer  sntryu_one")]), get);
+    }
+
+    #[test]
+    fn what_a_client_negotiates_is_part_of_the_key_and_what_concerns_only_it_is_not() {
+        let plain = key_of(PROJECTS, &[TOKEN]);
+        let with = |name, value| key_of(PROJECTS, &[TOKEN, (name, value)]);
+        for (name, value) in
+            [("accept", "text/html"), ("accept-language", "de"), ("origin", "https://a.example")]
+        {
+            assert_ne!(with(name, value), plain, "{name}: {value}");
+        }
+        for (name, value) in [
+            ("accept", "application/json"),
+            ("accept-language", "*"),
+            ("accept-encoding", "br"),
+            ("user-agent", "curl"),
+            ("cache-control", "no-cache"),
+            ("if-none-match", "\"1\""),
+            ("referer", "https://a.example/"),
+            ("host", "other.example"),
+        ] {
+            assert_eq!(with(name, value), plain, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_language_and_an_origin_of_one_value_do_not_run_together() {
+        let language = key_of(PROJECTS, &[TOKEN, ("accept-language", "x")]);
+        let origin = key_of(PROJECTS, &[TOKEN, ("origin", "x")]);
+        assert_ne!(language, origin);
+    }
+
+    #[test]
+    fn a_table_of_keys_is_spread_by_the_keys_own_hash() {
+        use std::hash::BuildHasher as _;
+        let builder = KeyHashBuilder::default();
+        let one = key_of(PROJECTS, &[TOKEN]);
+        assert_eq!(builder.hash_one(one), builder.hash_one(key_of(PROJECTS, &[TOKEN])));
+        assert_ne!(builder.hash_one(one), builder.hash_one(key_of(PROJECTS, &[])));
+    }
+
+    /// Spells a text with every byte escaped that `mask` says.
+    fn escaped(text: &str, mask: u32) -> String {
+        let spell = |(at, byte): (usize, u8)| match mask >> (at % 32) & 1 {
+            1 => format!("%{byte:02x}"),
+            _ => char::from(byte).to_string(),
+        };
+        text.bytes().enumerate().map(spell).collect()
+    }
+
     proptest! {
+        #[test]
+        fn two_credentials_never_have_equal_keys(
+            (one, other) in ("[a-zA-Z0-9_]{1,40}", "[a-zA-Z0-9_]{1,40}"),
+            vary in proptest::option::of("[a-z]{1,5}"),
+        ) {
+            let bearers = [format!("Bearer {one}"), format!("Bearer {other}")];
+            let hasher = KeyHasher::new([3; 16]);
+            let nominated = [HeaderName::from_static("x-a")];
+            let keys = bearers.each_ref().map(|bearer| {
+                let mut pairs = vec![("authorization", bearer.as_str())];
+                pairs.extend(vary.as_deref().map(|value| ("x-a", value)));
+                let request = asked(&format!("GET {PROJECTS}"), &pairs);
+                let primary = PrimaryKey::of(&request, "sentry.io", &hasher);
+                (primary.key(), primary.variant(&nominated, request.fields(), &hasher))
+            });
+            let [(one_key, one_variant), (other_key, other_variant)] = keys;
+            prop_assert_eq!(one_key == other_key, one == other);
+            prop_assert_eq!(one_variant == other_variant, one == other);
+            prop_assert_ne!(one_key, other_variant);
+        }
+
+        #[test]
+        fn equal_normalized_targets_have_equal_keys(
+            pairs in prop::collection::btree_map("[a-z]{1,4}", "[a-zA-Z0-9:@._-]{0,6}", 0..4),
+            release in "[a-zA-Z0-9@._~-]{1,3}x",
+            mask in any::<u32>(),
+        ) {
+            let query = |pairs: Vec<String>| pairs.join("&");
+            let plain = query(pairs.iter().map(|(name, value)| format!("{name}={value}")).collect());
+            let spelled = query(
+                pairs.iter().rev().map(|(name, value)| {
+                    format!("{}={}", escaped(name, mask), escaped(value, mask))
+                }).collect(),
+            );
+            let base = "/api/0/organizations/acme/releases";
+            let one = key_of(&format!("{base}/{release}/?{plain}"), &[TOKEN]);
+            let other = key_of(&format!("{base}/{}/?{spelled}&cursor=", escaped(&release, mask)), &[TOKEN]);
+            prop_assert!(pairs.contains_key("cursor") || one == other);
+        }
+
+        #[test]
+        fn keys_are_equal_exactly_where_normalized_targets_are(
+            one in "[abcx=&%+ 2F]{0,8}",
+            other in "[abcx=&%+ 2F]{0,8}",
+        ) {
+            let spell = |query: &str| query.replace(' ', "%20");
+            let key = |query: &str| key_of(&format!("{PROJECTS}?{}", spell(query)), &[TOKEN]);
+            let are_equal = normalized_query(&spell(&one)) == normalized_query(&spell(&other));
+            prop_assert_eq!(key(&one) == key(&other), are_equal);
+        }
+
         #[test]
         fn normalizing_twice_is_normalizing_once(path in "/[ -~]{0,30}", query in "[ -~]{0,30}") {
             let path = normalized_path(&path);

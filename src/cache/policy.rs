@@ -60,3 +60,35 @@ impl FreshnessPolicy {
 pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::directives::Validation;
+    use crate::config::load;
+    use crate::testing::{SUBJECT, TOKEN, asked};
+
+    #[test]
+    fn a_credentials_partition_is_a_private_cache_and_the_anonymous_one_is_shared() {
+        assert_eq!(CacheKind::of(asked(SUBJECT, &[TOKEN]).partition()), CacheKind::Private);
+        assert_eq!(CacheKind::of(asked(SUBJECT, &[]).partition()), CacheKind::Shared);
+    }
+
+    #[test]
+    fn client_directives_count_unless_the_operator_ignores_them() {
+        let mut config = load::defaults();
+        let request = asked(SUBJECT, &[TOKEN, ("cache-control", "no-cache")]);
+        let read = |config: &CacheConfig| FreshnessPolicy::new(config).directives(&request).validation;
+        assert_eq!(read(&config.cache), Validation::Demanded);
+        config.cache.client_directives = ClientDirectives::Ignore;
+        assert_eq!(read(&config.cache), Validation::WhenNeeded);
+    }
+
+    #[test]
+    fn rfc9110_15_1_the_heuristically_cacheable_status_codes_are_these() {
+        let listed: Vec<_> = (100..1_000)
+            .filter(|code| is_heuristically_cacheable(StatusCode::from_u16(*code).unwrap()))
+            .collect();
+        assert_eq!(listed, [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501]);
+    }
+}

@@ -228,3 +228,258 @@ fn record_removal(metrics: &Metrics, cause: RemovalCause) {
         RemovalCause::Explicit => EvictionCause::Removed,
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use bytesize::ByteSize;
+    use http::StatusCode;
+
+    use super::*;
+    use crate::cache::body::StoredBody;
+    use crate::cache::stored_response::Provenance;
+    use crate::config::load;
+    use crate::testing::{TOKEN, asked, fields, start};
+
+    const RETENTION: Duration = Duration::from_hours(1);
+
+    /// A store, its generations, and its budget.
+    struct Scene {
+        store: Store,
+        generations: Arc<Generations>,
+    }
+
+    fn scene_within(max_bytes: u64, eviction: Eviction) -> Scene {
+        let mut config = load::defaults().cache;
+        config.max_bytes = ByteSize::b(max_bytes);
+        config.eviction = eviction;
+        let generations = Arc::new(Generations::new([1; 16], Duration::from_secs(10)));
+        let metrics = Arc::new(Metrics::new(start(), &[]));
+        let store = Store::new(&config, Arc::clone(&generations), KeyHasher::new([2; 16]), metrics);
+        Scene { store, generations }
+    }
+
+    fn scene() -> Scene {
+        scene_within(1 << 20, Eviction::Lru)
+    }
+
+    /// Returns the primary key of one target.
+    fn primary(name: &str) -> PrimaryKey {
+        let line = format!("GET /api/0/organizations/acme/{name}/");
+        PrimaryKey::of(&asked(&line, &[TOKEN]), "sentry.io", &KeyHasher::new([2; 16]))
+    }
+
+    fn tag(name: &str) -> Tag {
+        Tag::Resource(name.to_owned())
+    }
+
+    impl Scene {
+        /// Returns a response that takes off now, with its name as its tag.
+        fn response(&self, name: &str, pairs: &[(&str, &str)], body: &[u8]) -> Arc<StoredResponse> {
+            let provenance = Provenance {
+                request_time: start(),
+                response_time: start(),
+                slots: self.generations.slots(&[tag(name)]),
+                stamp: self.generations.stamp(start()),
+            };
+            let body = StoredBody::identity(Bytes::copy_from_slice(body));
+            Arc::new(StoredResponse::new(StatusCode::OK, &fields(pairs), body, provenance))
+        }
+
+        async fn insert(&self, name: &str, response: Arc<StoredResponse>, asks: &HeaderMap) {
+            let insertion = Insertion { primary: primary(name), response, retention: RETENTION };
+            self.store.insert(insertion, asks).await;
+        }
+
+        /// Stores what varies by `X-Team`, as fetched for this team.
+        async fn insert_for(&self, team: &str) {
+            let response = self.response("a", &[("vary", "X-Team")], team.as_bytes());
+            self.insert("a", response, &fields(&[("x-team", team)])).await;
+        }
+
+        /// Says what is found: the body, or why there is none.
+        async fn finds(&self, name: &str, asks: &[(&str, &str)]) -> String {
+            match self.store.look_up(primary(name), &fields(asks)).await {
+                Found::Nothing => "nothing".to_owned(),
+                Found::OtherVariant => "other variant".to_owned(),
+                Found::Unusable => "unusable".to_owned(),
+                Found::Stored(response, _) => String::from_utf8(response.body().original().to_vec()).unwrap(),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_is_found_under_its_key_and_no_other() {
+        let scene = scene();
+        scene.insert("a", scene.response("a", &[], b"1"), &HeaderMap::new()).await;
+        assert_eq!(scene.finds("a", &[]).await, "1");
+        assert_eq!(scene.finds("b", &[]).await, "nothing");
+    }
+
+    #[tokio::test]
+    async fn rfc9111_4_1_variants_are_told_apart_by_the_nominated_fields() {
+        let scene = scene();
+        scene.insert_for("red").await;
+        scene.insert_for("blue").await;
+        assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "red");
+        assert_eq!(scene.finds("a", &[("x-team", "blue"), ("x-other", "1")]).await, "blue");
+        assert_eq!(scene.finds("a", &[("x-team", "green")]).await, "other variant");
+        assert_eq!(scene.finds("a", &[]).await, "other variant");
+    }
+
+    #[tokio::test]
+    async fn rfc9111_4_1_the_last_vary_seen_decides() {
+        let scene = scene();
+        scene.insert("a", scene.response("a", &[], b"plain"), &HeaderMap::new()).await;
+        scene.insert_for("red").await;
+        assert_eq!(scene.finds("a", &[]).await, "other variant");
+        scene.insert("a", scene.response("a", &[], b"plain"), &HeaderMap::new()).await;
+        assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "plain");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_that_of_the_variant_as_far_as_vary_is_known() {
+        let scene = scene();
+        let asks = fields(&[("x-team", "red")]);
+        assert_eq!(scene.store.key_of(primary("a"), &asks).await, primary("a").key());
+        scene.insert_for("red").await;
+        let response = scene.response("a", &[("vary", "X-Team")], b"");
+        let variant = scene.store.variant_of(primary("a"), &response, &asks);
+        assert_eq!(scene.store.key_of(primary("a"), &asks).await, variant);
+        assert_ne!(variant, primary("a").key());
+    }
+
+    #[tokio::test]
+    async fn a_look_up_that_finds_what_is_unusable_removes_it() {
+        let scene = scene();
+        scene.insert("a", scene.response("a", &[], b"1"), &HeaderMap::new()).await;
+        scene.insert("b", scene.response("b", &[], b"2"), &HeaderMap::new()).await;
+        scene.generations.invalidate_tags(&[tag("a")], Cause::Write, start());
+        assert_eq!(scene.finds("a", &[]).await, "unusable");
+        assert_eq!(scene.finds("a", &[]).await, "nothing");
+        assert_eq!(scene.finds("b", &[]).await, "2");
+        scene.store.tidy().await;
+        assert_eq!(scene.store.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_unusable_variant_is_removed_alone() {
+        let scene = scene();
+        scene.insert_for("red").await;
+        scene.generations.invalidate_tags(&[tag("a")], Cause::Write, start());
+        scene.insert_for("blue").await;
+        assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "unusable");
+        assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "other variant");
+        assert_eq!(scene.finds("a", &[("x-team", "blue")]).await, "blue");
+    }
+
+    #[tokio::test]
+    async fn what_took_off_before_a_write_is_not_kept_after_it() {
+        let scene = scene();
+        let response = scene.response("a", &[], b"old");
+        scene.generations.invalidate_tags(&[tag("a")], Cause::Write, start());
+        scene.insert("a", response, &HeaderMap::new()).await;
+        assert_eq!(scene.finds("a", &[]).await, "nothing");
+    }
+
+    #[tokio::test]
+    async fn what_is_removed_is_the_variant_that_the_request_selects() {
+        let scene = scene();
+        scene.insert_for("red").await;
+        scene.insert_for("blue").await;
+        scene.store.remove(primary("a"), &fields(&[("x-team", "red")])).await;
+        assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "other variant");
+        assert_eq!(scene.finds("a", &[("x-team", "blue")]).await, "blue");
+    }
+
+    #[tokio::test]
+    async fn a_replacement_keeps_the_retention_and_is_weighed_anew() {
+        let scene = scene();
+        let response = scene.response("a", &[], b"1");
+        scene.insert("a", Arc::clone(&response), &HeaderMap::new()).await;
+        scene.store.tidy().await;
+        let before = scene.store.weight();
+        let larger = response.with_body(StoredBody::identity(Bytes::from(vec![b'2'; 5_000])));
+        scene.store.replace(primary("a").key(), Arc::new(larger)).await;
+        scene.store.tidy().await;
+        assert_eq!(scene.store.weight(), before + 4_999);
+        let kept = scene.store.kept.get(&primary("a").key()).await.unwrap();
+        assert_eq!(kept.retention(), RETENTION);
+    }
+
+    #[tokio::test]
+    async fn a_replacement_puts_back_neither_what_is_gone_nor_what_is_older() {
+        let scene = scene();
+        let old = scene.response("a", &[], b"old");
+        scene.store.replace(primary("a").key(), Arc::clone(&old)).await;
+        assert_eq!(scene.finds("a", &[]).await, "nothing");
+        scene.insert("a", scene.response("a", &[], b"new"), &HeaderMap::new()).await;
+        scene.store.replace(primary("a").key(), old).await;
+        assert_eq!(scene.finds("a", &[]).await, "new");
+    }
+
+    #[tokio::test]
+    async fn a_purge_counts_the_responses_and_empties_the_store() {
+        let scene = scene_within(64 << 20, Eviction::Lru);
+        for number in 0..5_000 {
+            let name = number.to_string();
+            scene.insert(&name, scene.response(&name, &[], b"[]"), &HeaderMap::new()).await;
+        }
+        scene.insert_for("red").await;
+        scene.insert_for("blue").await;
+        assert_eq!(scene.store.purge_everything(start()).await, 5_002);
+        assert_eq!((scene.store.count(), scene.store.weight()), (0, 0));
+        assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "nothing");
+        scene.insert_for("red").await;
+        assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "red");
+        assert_eq!(scene.store.purge_everything(start()).await, 1);
+    }
+
+    #[tokio::test]
+    async fn what_took_off_before_a_purge_is_not_kept_after_it() {
+        let scene = scene();
+        let response = scene.response("a", &[], b"old");
+        scene.store.purge_everything(start()).await;
+        scene.insert("a", response, &HeaderMap::new()).await;
+        assert_eq!(scene.finds("a", &[]).await, "nothing");
+    }
+
+    #[tokio::test]
+    async fn the_budget_of_bytes_holds_under_many_responses_and_variants() {
+        const BUDGET: u64 = 256 << 10;
+        for eviction in [Eviction::Lru, Eviction::TinyLfu] {
+            let scene = scene_within(BUDGET, eviction);
+            for number in 0..2_000 {
+                let name = number.to_string();
+                let response = scene.response(&name, &[("vary", "x-a")], &vec![b'1'; number]);
+                scene.insert(&name, response, &fields(&[("x-a", &name)])).await;
+            }
+            scene.store.tidy().await;
+            let (weight, count) = (scene.store.weight(), scene.store.count());
+            assert!(weight <= BUDGET, "{eviction:?}: {weight} bytes in {count}");
+            assert!(weight > BUDGET / 2, "{eviction:?}: {weight} bytes in {count}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_store_makes_room_for_newcomers_at_the_cost_of_the_least_recently_used() {
+        let scene = scene_within(100 << 10, Eviction::Lru);
+        for number in 0..200 {
+            let name = number.to_string();
+            scene.insert(&name, scene.response(&name, &[], &[b'1'; 1_000]), &HeaderMap::new()).await;
+            scene.store.tidy().await;
+            assert_ne!(scene.finds("0", &[]).await, "nothing", "after {number}");
+        }
+        assert_ne!(scene.finds("199", &[]).await, "nothing");
+        assert_eq!(scene.finds("1", &[]).await, "nothing");
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_the_whole_budget_is_not_kept() {
+        let scene = scene_within(10_000, Eviction::Lru);
+        scene.insert("a", scene.response("a", &[], &vec![b'1'; 20_000]), &HeaderMap::new()).await;
+        scene.store.tidy().await;
+        assert_eq!(scene.finds("a", &[]).await, "nothing");
+        assert_eq!(scene.store.weight(), 0);
+    }
+}

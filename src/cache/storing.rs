@@ -146,3 +146,199 @@ fn is_understood(status: StatusCode) -> bool {
     );
     is_known || is_heuristically_cacheable(status)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ClassConfig, ClientDirectives, Config, RuleConfig, load};
+    use crate::testing::{SUBJECT, TOKEN, admitted, fields};
+
+    const JSON: (&str, &str) = ("content-type", "application/json");
+    const HTML: (&str, &str) = ("content-type", "text/html");
+
+    /// Who asks, under which rule, and what upstream answers besides its status.
+    struct Scene {
+        config: Config,
+        asks: Vec<(&'static str, &'static str)>,
+        says: Vec<(&'static str, &'static str)>,
+    }
+
+    /// A private partition and a class with a lifetime.
+    fn scene(says: &[(&'static str, &'static str)]) -> Scene {
+        let mut config = load::defaults();
+        config.cache.default_rules = false;
+        config.cache.rules.push(RuleConfig {
+            route: "/api/0/organizations/{organization}/subject/".to_owned(),
+            class: Some("slow".to_owned()),
+            never: false,
+            overrides: false,
+        });
+        Scene { config, asks: vec![TOKEN], says: says.to_vec() }
+    }
+
+    /// The same without a rule, and with `Cache-Control`.
+    fn unruled(directives: &'static str) -> Scene {
+        let mut scene = scene(&[JSON, ("cache-control", directives)]);
+        scene.config.cache.rules.clear();
+        scene
+    }
+
+    impl Scene {
+        fn in_the_shared_cache(mut self) -> Self {
+            self.config.cache.anonymous = true;
+            self.asks.clear();
+            self
+        }
+
+        /// Under a class that leaves lifetimes to RFC 9111.
+        fn without_fresh_for(mut self) -> Self {
+            let class = ClassConfig { fresh_for: None, ..self.config.cache.classes["slow"] };
+            self.config.cache.classes.insert("slow".to_owned(), class);
+            self
+        }
+
+        fn overridden(mut self) -> Self {
+            self.config.cache.rules[0].overrides = true;
+            self
+        }
+
+        fn asked(mut self, name: &'static str, value: &'static str) -> Self {
+            self.asks.push((name, value));
+            self
+        }
+    }
+
+    /// Holds whether answers with these status codes may be stored, or why not.
+    fn check(scene: &Scene, statuses: &[u16], expected: Result<(), NotStorable>) {
+        let request = admitted(&scene.config, SUBJECT, &scene.asks);
+        let policy = FreshnessPolicy::new(&scene.config.cache);
+        for status in statuses {
+            let status = StatusCode::from_u16(*status).unwrap();
+            let verdict = check_storable(&request, status, &fields(&scene.says), &policy);
+            assert_eq!(verdict, expected, "asks {:?}, answered {status} {:?}", scene.asks, scene.says);
+        }
+    }
+
+    #[test]
+    fn where_upstream_states_no_lifetime_only_a_json_success_or_absence_is_stored() {
+        check(&scene(&[JSON]), &[200, 404, 410], Ok(()));
+        check(&scene(&[JSON]), &[201, 204, 301, 302, 400, 401, 403, 500, 503], Err(NotStorable::Status));
+        check(&scene(&[HTML]), &[200, 404], Err(NotStorable::NotJson));
+        check(&scene(&[]), &[200], Err(NotStorable::NotJson));
+        check(&scene(&[JSON, ("set-cookie", "a=1")]), &[200], Err(NotStorable::SetCookie));
+    }
+
+    #[test]
+    fn without_a_rule_only_an_explicit_lifetime_lets_an_answer_be_stored() {
+        for directives in ["public", "private", "no-cache", "must-revalidate", "stale-if-error=60"] {
+            check(&unruled(directives), &[200, 404, 301], Err(NotStorable::NoLifetime));
+        }
+        check(&unruled("max-age=60"), &[200], Ok(()));
+        check(&unruled("max-age=0"), &[200], Ok(()));
+        let mut expires = unruled("");
+        expires.says.push(("expires", "0"));
+        check(&expires, &[200], Ok(()));
+    }
+
+    #[test]
+    fn rfc9111_3_an_explicit_lifetime_lets_any_final_status_and_type_be_stored() {
+        for stated in [("cache-control", "max-age=5"), ("expires", "Fri, 15 Jan 2027 08:00:00 GMT")] {
+            check(&scene(&[HTML, stated]), &[200, 203, 204, 301, 302, 400, 403, 405, 500, 503, 599], Ok(()));
+        }
+    }
+
+    #[test]
+    fn rfc9111_3_a_206_a_304_and_a_429_are_never_stored() {
+        let stated = ("cache-control", "max-age=60, public");
+        for scene in [scene(&[JSON, stated]), scene(&[JSON, stated]).overridden(), scene(&[JSON])] {
+            check(&scene, &[100, 103, 206, 304, 429], Err(NotStorable::Status));
+        }
+    }
+
+    #[test]
+    fn rfc9111_3_s_maxage_states_a_lifetime_only_in_the_shared_cache() {
+        check(&unruled("s-maxage=60").in_the_shared_cache(), &[200, 500], Ok(()));
+        check(&unruled("s-maxage=60"), &[200, 500], Err(NotStorable::NoLifetime));
+        check(&scene(&[HTML, ("cache-control", "s-maxage=60")]), &[200], Err(NotStorable::NotJson));
+        check(&scene(&[JSON, ("cache-control", "s-maxage=60")]), &[500], Err(NotStorable::Status));
+        check(&scene(&[JSON, ("cache-control", "s-maxage=60")]), &[200], Ok(()));
+    }
+
+    #[test]
+    fn rfc9111_5_2_2_7_private_keeps_an_answer_out_of_the_shared_cache_alone() {
+        for directives in ["private, max-age=60", "private=\"set-cookie\", max-age=60"] {
+            check(&unruled(directives).in_the_shared_cache(), &[200], Err(NotStorable::Private));
+            check(&unruled(directives), &[200], Ok(()));
+        }
+    }
+
+    #[test]
+    fn rfc9111_5_2_2_5_no_store_wins_over_everything_even_a_rule_that_says_override() {
+        for directives in ["no-store", "no-store, max-age=60", "No-Store, public"] {
+            let scene = || scene(&[JSON, ("cache-control", directives)]);
+            check(&scene(), &[200, 404, 500], Err(NotStorable::NoStore));
+            check(&scene().overridden(), &[200, 404, 500], Err(NotStorable::NoStore));
+        }
+    }
+
+    #[test]
+    fn rfc9111_5_2_2_3_must_understand_stands_in_for_no_store_where_the_status_is_understood() {
+        let understood = || unruled("must-understand, no-store, max-age=60");
+        check(&understood(), &[200, 301, 404, 500], Ok(()));
+        check(&understood(), &[299, 399, 418, 499, 599, 206], Err(NotStorable::Status));
+        check(&unruled("must-understand, max-age=60"), &[499], Err(NotStorable::Status));
+    }
+
+    #[test]
+    fn rfc9111_5_2_1_5_what_the_client_forbids_to_store_is_not_stored() {
+        let asking = || scene(&[JSON]).asked("cache-control", "no-store");
+        check(&asking(), &[200], Err(NotStorable::NoStore));
+        let mut ignored = asking();
+        ignored.config.cache.client_directives = ClientDirectives::Ignore;
+        check(&ignored, &[200], Ok(()));
+        check(&scene(&[JSON]).asked("cache-control", "no-cache, max-age=0"), &[200], Ok(()));
+    }
+
+    #[test]
+    fn rfc9111_4_1_what_varies_by_anything_is_not_stored() {
+        for vary in ["*", "accept, *", "*, x-a"] {
+            let says = [JSON, ("vary", vary), ("cache-control", "max-age=60")];
+            check(&scene(&says), &[200], Err(NotStorable::VaryAnything));
+        }
+        check(&scene(&[JSON, ("vary", "x-a"), ("vary", "*")]), &[200], Err(NotStorable::VaryAnything));
+        check(&scene(&[JSON, ("vary", "x-a, cookie")]), &[200], Ok(()));
+    }
+
+    #[test]
+    fn rfc9111_3_a_class_without_a_lifetime_leaves_storing_to_the_rfc() {
+        let scene = |directives| scene(&[HTML, ("cache-control", directives)]).without_fresh_for();
+        check(&scene(""), &[200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501], Ok(()));
+        check(&scene(""), &[201, 302, 400, 403, 500, 503], Err(NotStorable::NoLifetime));
+        check(&scene("public"), &[302, 403, 500], Ok(()));
+        check(&scene("private"), &[302, 403, 500], Ok(()));
+        check(&scene("private").in_the_shared_cache(), &[200], Err(NotStorable::Private));
+    }
+
+    #[test]
+    fn an_answer_that_sets_a_cookie_is_stored_only_with_a_lifetime_of_upstreams_and_never_for_everybody() {
+        let cookie = ("set-cookie", "a=1");
+        let stated = [JSON, cookie, ("cache-control", "max-age=60")];
+        check(&scene(&stated), &[200], Ok(()));
+        check(&scene(&stated).in_the_shared_cache(), &[200], Err(NotStorable::SetCookie));
+        check(&scene(&[JSON, cookie]), &[200], Err(NotStorable::SetCookie));
+        check(&scene(&[JSON, cookie]).without_fresh_for(), &[200], Err(NotStorable::SetCookie));
+        let shared_only = [JSON, cookie, ("cache-control", "s-maxage=60")];
+        check(&scene(&shared_only), &[200], Err(NotStorable::SetCookie));
+    }
+
+    #[test]
+    fn a_content_coding_that_cannot_be_undone_is_not_stored() {
+        let coded = |coding| scene(&[JSON, ("content-encoding", coding)]);
+        for coding in ["gzip", "GZIP", "x-gzip", "identity"] {
+            check(&coded(coding), &[200], Ok(()));
+        }
+        for coding in ["br", "zstd", "deflate", "gzip, gzip", "gzip, br"] {
+            check(&coded(coding), &[200], Err(NotStorable::Coding));
+        }
+    }
+}

@@ -254,3 +254,373 @@ fn accepts_gzip(request: &AdmittedRequest) -> AcceptsGzip {
 pub fn hit(freshness: Freshness, detail: Option<&'static str>) -> CacheStatus {
     CacheStatus { outcome: CacheOutcome::Hit, ttl: Some(freshness.ttl()), detail }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+    use crate::cache::body::StoredBody;
+    use crate::config::load;
+    use crate::handling::RefusalReason;
+    use crate::links::region_urls::{RegionUrlShape, find};
+    use crate::regions::Regions;
+    use crate::testing::{TOKEN, asked, fields, provenance, start};
+
+    const FRESH: Freshness = Freshness::Fresh { remaining: Duration::from_secs(90) };
+    const STALE: Freshness = Freshness::Stale { by: Duration::from_secs(5) };
+    const REUSED: Source = Source::Reused(FRESH);
+    const LATER: Duration = Duration::from_secs(30);
+    const ORGANIZATION: &[u8] = br#"{"links":{"regionUrl":"https://us.sentry.io"}}"#;
+    const NEXT: &str = "<https://sentry.io/api/0/organizations/?&cursor=1:0:0>; rel=\"next\"";
+
+    fn gzip(bytes: &[u8]) -> StoredBody {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        StoredBody::gzip(Bytes::from(encoder.finish().unwrap()))
+    }
+
+    /// A body with its identity and its gzip bytes at hand.
+    fn both(bytes: &[u8]) -> StoredBody {
+        gzip(bytes).decoded(10_000).unwrap()
+    }
+
+    fn plain(bytes: &[u8]) -> StoredBody {
+        StoredBody::identity(Bytes::copy_from_slice(bytes))
+    }
+
+    /// A body with a region URL in which the base goes.
+    fn spliced() -> StoredBody {
+        let splices = find(ORGANIZATION, RegionUrlShape::Organization, &|_| true);
+        assert_eq!(splices.len(), 1);
+        StoredBody::spliced(Bytes::from_static(ORGANIZATION), splices)
+    }
+
+    fn stored(status: u16, says: &[(&str, &str)], body: StoredBody) -> StoredResponse {
+        let status = StatusCode::from_u16(status).unwrap();
+        StoredResponse::new(status, &fields(says), body, provenance(start()))
+    }
+
+    /// Presents a stored response, half a minute after it came.
+    fn told(
+        stored: &StoredResponse,
+        (method, asks): (&str, &[(&str, &str)]),
+        (source, downstream): (Source, Downstream),
+    ) -> Option<Response<ReplyBody>> {
+        let config = load::defaults();
+        let line = format!("{method} /api/0/organizations/acme/");
+        let request = asked(&line, &[&[TOKEN], asks].concat());
+        let regions = Regions::new(&config.upstream).unwrap();
+        let known_hosts = regions.known_hosts();
+        present(
+            stored,
+            &Presentation { request: &request, known_hosts, downstream, source, now: start() + LATER },
+        )
+    }
+
+    fn shown(stored: &StoredResponse, asks: &[(&str, &str)], source: Source) -> Response<ReplyBody> {
+        told(stored, ("GET", asks), (source, Downstream::Revalidate)).unwrap()
+    }
+
+    fn text(response: &Response<ReplyBody>) -> Vec<u8> {
+        match response.body() {
+            ReplyBody::Whole(bytes) => bytes.as_deref().unwrap_or_default().to_vec(),
+            ReplyBody::Streaming(_) => panic!("a stored body is at hand"),
+        }
+    }
+
+    fn tag(response: &Response<ReplyBody>) -> Option<&str> {
+        response.headers().get(header::ETAG).map(|tag| tag.to_str().unwrap())
+    }
+
+    #[test]
+    fn rfc9111_5_1_a_reused_response_tells_its_age_and_a_fetched_one_what_upstream_told() {
+        let check = |says: &[(&str, &str)], source, expected: Option<&str>| {
+            let response = shown(&stored(200, says, plain(b"[]")), &[], source);
+            let age = response.headers().get(header::AGE).map(|age| age.to_str().unwrap());
+            assert_eq!(age, expected, "{says:?}, {source:?}");
+        };
+        check(&[], REUSED, Some("30"));
+        check(&[("age", "12")], REUSED, Some("42"));
+        check(&[], Source::Fetched(FRESH), None);
+        check(&[("age", "12")], Source::Fetched(FRESH), Some("12"));
+        check(&[("age", "12")], Source::Shared, Some("12"));
+    }
+
+    #[test]
+    fn a_304_goes_only_to_a_client_that_asked_conditionally() {
+        let modified = "Fri, 15 Jan 2027 07:00:00 GMT";
+        let stored = |status| stored(status, &[("etag", "\"1\""), ("last-modified", modified)], plain(b"[]"));
+        let check = |status, asks: &[(&str, &str)], expected: u16| {
+            let response = shown(&stored(status), asks, REUSED);
+            assert_eq!(response.status().as_u16(), expected, "{status} for {asks:?}");
+            assert_eq!(text(&response).is_empty(), expected == 304);
+        };
+        check(200, &[], 200);
+        check(200, &[("if-none-match", "\"1\"")], 304);
+        check(200, &[("if-none-match", "W/\"1\"")], 304);
+        check(200, &[("if-none-match", "\"0\", \"1\"")], 304);
+        check(200, &[("if-none-match", "*")], 304);
+        check(200, &[("if-none-match", "\"2\"")], 200);
+        check(200, &[("if-modified-since", modified)], 304);
+        check(200, &[("if-modified-since", "Fri, 15 Jan 2027 06:59:59 GMT")], 200);
+        check(200, &[("if-none-match", "\"2\""), ("if-modified-since", modified)], 200);
+        check(200, &[("if-match", "\"2\"")], 200);
+        check(404, &[("if-none-match", "\"1\"")], 404);
+        check(404, &[("if-modified-since", modified)], 404);
+    }
+
+    #[test]
+    fn rfc9110_15_4_5_a_304_has_the_fields_that_describe_reuse_and_none_of_the_content() {
+        let says = [
+            ("content-type", "application/json"),
+            ("content-encoding", "gzip"),
+            ("vary", "X-Team"),
+            ("link", NEXT),
+            ("x-hits", "7"),
+        ];
+        let stored = stored(200, &says, both(b"[]"));
+        let accepts = ("accept-encoding", "gzip");
+        let own = tag(&shown(&stored, &[accepts], REUSED)).unwrap().to_owned();
+        let response = shown(&stored, &[accepts, ("if-none-match", &own)], REUSED);
+        assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
+        for absent in ["content-type", "content-encoding", "content-length"] {
+            assert!(!response.headers().contains_key(absent), "{absent}");
+        }
+        for present in ["etag", "vary", "date", "cache-control", "age", "link", "x-hits"] {
+            assert!(response.headers().contains_key(present), "{present}");
+        }
+    }
+
+    #[test]
+    fn upstreams_validator_goes_out_only_with_upstreams_own_bytes() {
+        let with_tag = |body| stored(200, &[("etag", "\"up\""), ("content-encoding", "gzip")], body);
+        let gzip_asked = [("accept-encoding", "gzip")];
+        for source in [REUSED, Source::Fetched(FRESH), Source::Shared] {
+            assert_eq!(tag(&shown(&with_tag(both(b"[]")), &gzip_asked, source)), Some("\"up\""));
+            assert_eq!(
+                tag(&shown(&stored(200, &[("etag", "W/\"up\"")], plain(b"[]")), &[], source)),
+                Some("W/\"up\"")
+            );
+            assert_ne!(tag(&shown(&with_tag(both(b"[]")), &[], source)), Some("\"up\""), "{source:?}");
+            assert_ne!(
+                tag(&shown(&stored(200, &[("etag", "\"up\"")], spliced()), &[], source)),
+                Some("\"up\"")
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_not_stored_or_is_no_success_has_no_validator_of_ours() {
+        assert!(tag(&shown(&stored(200, &[], plain(b"[]")), &[], REUSED)).is_some());
+        assert_eq!(tag(&shown(&stored(200, &[], plain(b"[]")), &[], Source::Shared)), None);
+        assert_eq!(tag(&shown(&stored(404, &[], plain(b"{}")), &[], REUSED)), None);
+    }
+
+    #[test]
+    fn our_validator_is_strong_and_another_for_each_content_coding_and_base() {
+        let one = |body, asks: &[(&str, &str)], says: &[(&str, &str)]| {
+            tag(&shown(&stored(200, says, body), asks, REUSED)).unwrap().to_owned()
+        };
+        let (gzip, other_base) = ([("accept-encoding", "gzip")], [("host", "other.example")]);
+        let identity = one(both(b"[]"), &[], &[]);
+        assert!(identity.starts_with('"'), "{identity}");
+        assert_eq!(identity, one(both(b"[]"), &[], &[("x-hits", "7")]));
+        assert_ne!(identity, one(both(b"[1]"), &[], &[]));
+        assert_ne!(identity, one(both(b"[]"), &gzip, &[]));
+        assert_eq!(identity, one(both(b"[]"), &other_base, &[]));
+        for (body, says) in [(plain as fn(&[u8]) -> StoredBody, &[("link", NEXT)][..]), (|_| spliced(), &[])]
+        {
+            assert_eq!(one(body(b"[]"), &[], says), one(body(b"[]"), &[], says));
+            assert_ne!(one(body(b"[]"), &[], says), one(body(b"[]"), &other_base, says));
+        }
+    }
+
+    #[test]
+    fn a_validator_of_one_base_brings_no_304_on_another() {
+        let stored = stored(200, &[("link", NEXT)], plain(b"[]"));
+        let own = tag(&shown(&stored, &[], REUSED)).unwrap().to_owned();
+        let status = |asks: &[(&str, &str)]| shown(&stored, asks, REUSED).status().as_u16();
+        assert_eq!(status(&[("if-none-match", &own)]), 304);
+        assert_eq!(status(&[("if-none-match", &own), ("host", "other.example")]), 200);
+    }
+
+    #[test]
+    fn clients_are_told_about_reuse_what_the_operator_chose_and_upstream_did_not_say() {
+        let check = |says: &[(&str, &str)], downstream, source, expected: Option<&str>| {
+            let stored = stored(200, says, plain(b"[]"));
+            let response = told(&stored, ("GET", &[]), (source, downstream)).unwrap();
+            let control = response.headers().get(header::CACHE_CONTROL).map(|value| value.to_str().unwrap());
+            assert_eq!(control, expected, "{says:?}, {downstream:?}, {source:?}");
+        };
+        let (fetched, stale) = (Source::Fetched(FRESH), Source::Reused(STALE));
+        for source in [REUSED, fetched, stale] {
+            check(&[], Downstream::Revalidate, source, Some("private, no-cache"));
+        }
+        check(&[], Downstream::Lifetime, REUSED, Some("private, max-age=90"));
+        check(&[], Downstream::Lifetime, fetched, Some("private, max-age=90"));
+        check(&[], Downstream::Lifetime, stale, Some("private, max-age=0"));
+        for downstream in [Downstream::Revalidate, Downstream::Lifetime] {
+            check(&[("cache-control", "max-age=7")], downstream, REUSED, Some("max-age=7"));
+            check(&[("expires", "0")], downstream, REUSED, None);
+            check(&[], downstream, Source::Shared, None);
+        }
+    }
+
+    #[test]
+    fn a_client_gets_the_content_coding_that_it_takes_and_others_are_told_that_they_may_get_another() {
+        let says = [("content-encoding", "gzip"), ("content-type", "application/json")];
+        let check = |asks: &[(&str, &str)], coding: Option<&str>| {
+            let response = shown(&stored(200, &says, both(b"[1,2]")), asks, REUSED);
+            let told = response.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap());
+            assert_eq!(told, coding, "{asks:?}");
+            assert_eq!(response.headers()[header::VARY], "Accept-Encoding");
+            assert_eq!(text(&response) == b"[1,2]", coding.is_none());
+            assert_eq!(
+                response.headers()[header::CONTENT_LENGTH],
+                text(&response).len().to_string().as_str()
+            );
+        };
+        check(&[("accept-encoding", "gzip, br")], Some("gzip"));
+        check(&[("accept-encoding", "br")], None);
+        check(&[("accept-encoding", "gzip;q=0")], None);
+        check(&[], None);
+    }
+
+    #[test]
+    fn vary_names_the_content_coding_once_and_only_where_there_are_two() {
+        let vary = |says: &[(&str, &str)], body| {
+            let response = shown(&stored(200, says, body), &[], REUSED);
+            let values: Vec<_> =
+                headers::members(response.headers(), &header::VARY).map(str::to_owned).collect();
+            values.join(", ")
+        };
+        assert_eq!(vary(&[("vary", "accept-encoding, X-A")], both(b"[]")), "accept-encoding, X-A");
+        assert_eq!(vary(&[("vary", "X-A")], both(b"[]")), "X-A, Accept-Encoding");
+        assert_eq!(vary(&[("vary", "X-A")], plain(b"[]")), "X-A");
+        assert_eq!(vary(&[], plain(b"[]")), "");
+    }
+
+    #[test]
+    fn a_coding_that_is_not_at_hand_is_for_the_caller_to_make() {
+        let says = [("content-encoding", "gzip")];
+        let present = |body, asks: &[(&str, &str)]| {
+            told(&stored(200, &says, body), ("GET", asks), (REUSED, Downstream::Revalidate)).is_some()
+        };
+        assert!(!present(gzip(b"[]"), &[]));
+        assert!(present(gzip(b"[]"), &[("accept-encoding", "gzip")]));
+        assert!(present(both(b"[]"), &[]));
+    }
+
+    #[test]
+    fn links_and_region_urls_are_put_on_each_clients_own_base_from_a_pristine_copy() {
+        let says = [("link", NEXT), ("content-location", "https://us.sentry.io/api/0/organizations/acme/")];
+        let stored = stored(200, &says, spliced());
+        for base in ["a.example", "b.example:8080", "a.example"] {
+            let response = shown(&stored, &[("host", base)], REUSED);
+            let link = format!("<http://{base}/api/0/organizations/?&cursor=1:0:0>; rel=\"next\"");
+            assert_eq!(response.headers()[header::LINK], link);
+            let location = format!("http://{base}/api/0/organizations/acme/");
+            assert_eq!(response.headers()[header::CONTENT_LOCATION], location);
+            let body = format!(r#"{{"links":{{"regionUrl":"http://{base}"}}}}"#);
+            assert_eq!(text(&response), body.as_bytes());
+        }
+        assert_eq!(stored.fields()[header::LINK], NEXT);
+    }
+
+    #[test]
+    fn rfc9110_9_3_2_head_tells_the_length_and_brings_no_body() {
+        let stored = stored(200, &[], plain(b"[1,2,3]"));
+        let response = told(&stored, ("HEAD", &[]), (REUSED, Downstream::Revalidate)).unwrap();
+        assert_eq!(response.headers()[header::CONTENT_LENGTH], "7");
+        assert!(text(&response).is_empty());
+    }
+
+    #[test]
+    fn rfc9110_8_6_a_204_tells_no_length() {
+        let response = shown(&stored(204, &[], plain(b"")), &[], REUSED);
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+        assert!(!response.headers().contains_key(header::CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn a_refusal_has_the_shape_of_sentrys_errors() {
+        let refusal = Refusal::new(RefusalReason::UnknownPath, "There is \"nothing\" here.");
+        let reply = Reply::refusal(&refusal);
+        assert_eq!(reply.response.status(), StatusCode::NOT_FOUND);
+        assert_eq!(*reply.response.headers(), fields(&[("content-type", "application/json")]));
+        assert_eq!(text(&reply.response), br#"{"detail":"There is \"nothing\" here."}"#);
+        assert_eq!(reply.handling, Handling::Refuse(RefusalReason::UnknownPath));
+        assert_eq!(reply.status.render(), "sentrybox; detail=unknown-path");
+    }
+
+    #[test]
+    fn every_refusal_answers_with_its_own_status_and_a_text() {
+        for reason in RefusalReason::ALL {
+            let reply = Reply::refusal(&Refusal::new(reason, "A sentence."));
+            assert_eq!(reply.response.status(), reason.status());
+            assert_eq!(text(&reply.response), br#"{"detail":"A sentence."}"#);
+            let allow = reply.response.headers().contains_key(header::ALLOW);
+            assert_eq!(allow, reason == RefusalReason::MethodNotAllowed, "{reason}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up_so_that_it_is_never_too_early() {
+        let told = |wait: u64| {
+            let retry_after = Some(Duration::from_millis(wait));
+            let refusal = Refusal { reason: RefusalReason::UpstreamBusy, detail: "Busy.", retry_after };
+            Reply::refusal(&refusal).response.headers()[header::RETRY_AFTER].clone()
+        };
+        assert_eq!(told(1), "1");
+        assert_eq!(told(1_000), "1");
+        assert_eq!(told(1_001), "2");
+    }
+
+    #[test]
+    fn a_forwarded_answer_loses_what_is_not_for_this_client_and_leads_back_here() {
+        let config = load::defaults();
+        let regions = Regions::new(&config.upstream).unwrap();
+        let says = [
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("alt-svc", "h3=\":443\""),
+            ("set-cookie", "a=1"),
+            ("link", NEXT),
+            ("location", "https://sentry.io/api/0/organizations/acme/"),
+            ("etag", "\"up\""),
+            ("x-sentry-rate-limit-remaining", "3"),
+        ];
+        let cleaned = |asks: &[(&str, &str)]| {
+            let request = asked("GET /api/0/organizations/", asks);
+            let mut cleaned = fields(&says);
+            clean_forwarded(&mut cleaned, &request, regions.known_hosts());
+            cleaned
+        };
+        let expected = [
+            ("link", "<http://proxy.example/api/0/organizations/?&cursor=1:0:0>; rel=\"next\""),
+            ("location", "http://proxy.example/api/0/organizations/acme/"),
+            ("etag", "\"up\""),
+            ("x-sentry-rate-limit-remaining", "3"),
+        ];
+        assert_eq!(cleaned(&[TOKEN]), fields(&expected));
+        assert_eq!(cleaned(&[])[header::SET_COOKIE], "a=1");
+    }
+
+    #[test]
+    fn foreign_hosts_are_left_alone() {
+        let foreign = "<https://evil.example/api/0/x/>; rel=\"next\"";
+        let response = shown(&stored(200, &[("link", foreign)], plain(b"[]")), &[], REUSED);
+        assert_eq!(response.headers()[header::LINK], foreign);
+    }
+
+    #[test]
+    fn a_hit_says_so_with_its_ttl() {
+        assert_eq!(hit(FRESH, None).render(), "sentrybox; hit; ttl=90");
+        let stale = hit(STALE, Some("stale-while-revalidate"));
+        assert_eq!(stale.render(), "sentrybox; hit; ttl=-5; detail=stale-while-revalidate");
+    }
+}
