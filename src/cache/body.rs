@@ -49,6 +49,11 @@ impl StoredBody {
         Self { original: Coding::Gzip, identity: None, gzip: Some(bytes), splices: Box::default() }
     }
 
+    /// Keeps a body that came as gzip, with its bytes as they are beside it.
+    pub fn both(gzip: Bytes, identity: Bytes) -> Self {
+        Self { original: Coding::Gzip, identity: Some(identity), gzip: Some(gzip), splices: Box::default() }
+    }
+
     /// Keeps a body that has places where the public base goes, as identity.
     pub fn spliced(bytes: Bytes, splices: Vec<Splice>) -> Self {
         Self {

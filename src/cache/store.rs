@@ -14,9 +14,10 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{HeaderMap, HeaderName};
 use moka::future::Cache;
 use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 
-use crate::cache::generations::{Cause, Generations, Standing};
+use crate::cache::generations::{Cause, Generations, Stamp, Standing};
 use crate::cache::key::{CacheKey, KeyHashBuilder, KeyHasher, PrimaryKey};
 use crate::cache::stored_response::{Found, StoredResponse};
 use crate::config::{CacheConfig, Eviction};
@@ -115,7 +116,18 @@ impl Store {
             let index = Kept::Index { nominated: response.nominated().into(), retention };
             self.kept.insert(primary.key(), index).await;
         }
-        self.kept.insert(key, Kept::Response { response, retention }).await;
+        let stamp = provenance.stamp;
+        let newest = self.kept.entry(key).and_compute_with(|kept| {
+            // Flights of one key land in any order: one that took off earlier never replaces a later one.
+            let is_outrun = kept.is_some_and(|kept| kept.into_value().took_off_after(stamp));
+            let response = Arc::clone(&response);
+            std::future::ready(if is_outrun {
+                Op::Nop
+            } else {
+                Op::Put(Kept::Response { response, retention })
+            })
+        });
+        newest.await;
     }
 
     /// Replaces a stored response by the same one with its body in one more coding; a newer one stays.
@@ -180,6 +192,13 @@ impl Kept {
     fn is_response(&self) -> bool {
         match self {
             Self::Response { .. } => true,
+            Self::Index { .. } => false,
+        }
+    }
+
+    fn took_off_after(&self, stamp: Stamp) -> bool {
+        match self {
+            Self::Response { response, .. } => stamp < response.provenance().stamp,
             Self::Index { .. } => false,
         }
     }

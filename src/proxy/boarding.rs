@@ -22,8 +22,9 @@ use crate::cache::stored_response::{Found, StoredResponse};
 use crate::handling::{ForwardReason, Handling};
 use crate::headers::{CacheOutcome, CacheStatus};
 use crate::proxy::body::ReplyBody;
-use crate::proxy::flight::{Cargo, Demand, ForwardFailure, Itinerary, Landing, Storage};
+use crate::proxy::flight::{Demand, Itinerary};
 use crate::proxy::forward;
+use crate::proxy::landing::{Cargo, ForwardFailure, Landing, Storage};
 use crate::proxy::outgoing;
 use crate::proxy::reply::{self, Presentation, Reply, Source};
 use crate::proxy::{Miss, Proxy, Target};
@@ -141,7 +142,7 @@ impl Proxy {
         match landing.cargo {
             Cargo::Failed(failure) => Some(forward::failed(failure, miss.reason, upstream)),
             Cargo::Parcel(parcel) => {
-                let (mut head, body) = parcel.take()?.into_parts();
+                let (mut head, body) = parcel.take(request)?.into_parts();
                 head.headers.extend(landing.limits.as_ref().clone());
                 let status = head.status;
                 let reply = match self.localize(request, self.region_url_shape(request), head, body).await {
@@ -155,6 +156,9 @@ impl Proxy {
                 let own = self.store().variant_of(miss.target.primary, &response, fields);
                 if own != variant {
                     return None;
+                }
+                if storage == Storage::Found {
+                    return Some(self.reply_with_found(&miss.target, &response).await);
                 }
                 let collapsed = boarding == Boarding::Collapsed;
                 Some(
@@ -190,6 +194,17 @@ impl Proxy {
         let status = CacheStatus { outcome, ttl: Some(freshness.ttl()), detail: Some(STALE_IF_ERROR) };
         let reuse = Reuse { freshness, handling: Handling::Forward(miss.reason), status };
         Some(self.reply_with_stored(&miss.target, &miss.found, reuse).await)
+    }
+
+    /// Replies with what somebody else stored between this request's look-up and its flight: a reuse after all.
+    async fn reply_with_found(&self, target: &Target, response: &Arc<StoredResponse>) -> Reply {
+        let provenance = response.provenance();
+        let standing = self.generations().standing(&provenance.slots, provenance.stamp);
+        let now = self.clock().now();
+        let freshness = freshness::freshness(&target.request, response, standing, self.policy(), now);
+        let status = reply::hit(freshness, None);
+        let found = Found::Stored(Arc::clone(response), standing);
+        self.reply_with_stored(target, &found, Reuse { freshness, handling: Handling::Reuse, status }).await
     }
 
     async fn reply_with_stored(&self, target: &Target, found: &Found, reuse: Reuse) -> Reply {

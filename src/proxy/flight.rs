@@ -7,122 +7,35 @@
 //! before a write is never handed out after it (`cache::generations`); what must not be shared goes to one.
 //! Not here: who waits and for how long (`proxy`), what a failure means for each (`proxy`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{self, HeaderMap};
+use bytes::Bytes;
+use http::header;
 use http::{Response, StatusCode, response};
 
-use crate::admission::{AdmittedRequest, Eligibility};
+use crate::admission::{AdmittedRequest, CookieCarriage};
 use crate::budget::Load;
 use crate::cache::body::{StoredBody, decode};
 use crate::cache::directives::{ResponseDirectives, ResponseFlags};
 use crate::cache::freshness::{self, Decision};
 use crate::cache::generations::{Cause, Stamp, TagSlots};
-use crate::cache::key::{CacheKey, normalized_path};
+use crate::cache::key::normalized_path;
 use crate::cache::store::Insertion;
 use crate::cache::stored_response::{Found, Provenance, StoredResponse};
-use crate::cache::storing;
-use crate::handling::{Refusal, RefusalReason};
+use crate::cache::storing::{self, NotStorable};
 use crate::headers;
 use crate::links::region_urls;
 use crate::metrics::store::{NotStoredReason, RefreshOutcome};
 use crate::proxy::body::{NotCollected, Obstacle, ReplyBody};
+use crate::proxy::landing::{Cargo, ForwardFailure, Landing, Parcel, Storage};
 use crate::proxy::outgoing;
 use crate::proxy::{Proxy, Target};
 use crate::routes::tags::{self, Tag};
 use crate::upstream::error::UpstreamFault;
 
-/// What a flight brings, for every passenger.
-#[derive(Debug, Clone)]
-pub struct Landing {
-    /// The response, or why there is none.
-    pub cargo: Cargo,
-    /// What upstream answered; `None` when it was not asked, or did not.
-    pub upstream: Option<StatusCode>,
-    /// Upstream's limit fields, true for the moment of landing.
-    pub limits: Arc<HeaderMap>,
-}
-
-/// The response that a flight brings.
-#[derive(Debug, Clone)]
-pub enum Cargo {
-    /// A response that every passenger of this variant may have.
-    Shared {
-        /// The response.
-        response: Arc<StoredResponse>,
-        /// The variant that it was fetched for.
-        variant: CacheKey,
-        /// Whether it was stored.
-        storage: Storage,
-    },
-    /// An answer for exactly one passenger.
-    Parcel(Arc<Parcel>),
-    /// Upstream was not asked, or did not answer.
-    Failed(ForwardFailure),
-}
-
-/// Whether a response is in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Storage {
-    /// The flight has just stored it.
-    Stored,
-    /// It was in the store when the flight looked once more.
-    Found,
-    /// It may be shared by those who waited, but not kept.
-    NotStored,
-}
-
-/// An answer that can be taken once.
-#[derive(Debug)]
-pub struct Parcel(Mutex<Option<Response<ReplyBody>>>);
-
-impl Parcel {
-    fn new(response: Response<ReplyBody>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Some(response))))
-    }
-
-    /// Takes the answer; `None` for everybody but the first.
-    pub fn take(&self) -> Option<Response<ReplyBody>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// Why a forward brought no answer. The cause itself is only logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForwardFailure {
-    /// Upstream's capacity stayed taken.
-    Busy,
-    /// Upstream failed.
-    Upstream(UpstreamFault),
-    /// The flight was lost: a defect of ours.
-    Lost,
-}
-
-impl ForwardFailure {
-    /// Returns the refusal that a client gets.
-    pub const fn refusal(self) -> Refusal {
-        match self {
-            Self::Busy => Refusal::new(
-                RefusalReason::UpstreamBusy,
-                "Too many requests are waiting for Sentry. Try again in a moment.",
-            ),
-            Self::Lost => Refusal::new(RefusalReason::InternalError, "The request's work was lost."),
-            Self::Upstream(UpstreamFault::Unreachable) => {
-                Refusal::new(RefusalReason::UpstreamUnreachable, "Sentry could not be reached.")
-            }
-            Self::Upstream(UpstreamFault::Timeout) => {
-                Refusal::new(RefusalReason::UpstreamTimeout, "Sentry did not answer in time.")
-            }
-            Self::Upstream(UpstreamFault::Broken) => {
-                Refusal::new(RefusalReason::UpstreamBroken, "Sentry's answer was broken.")
-            }
-            Self::Upstream(UpstreamFault::RequestBody) => {
-                Refusal::new(RefusalReason::BadRequestBody, "The request's body broke off.")
-            }
-        }
-    }
-}
+/// Decoding this many bytes of gzip takes long enough to be done elsewhere.
+const LONG_DECODING: usize = 64 * 1024;
 
 /// What a flight is for: the request that made it take off, under its key.
 #[derive(Debug, Clone)]
@@ -194,13 +107,17 @@ impl Proxy {
             Err(failure) => return Landing::failed(failure),
         };
         if head.status == StatusCode::NOT_MODIFIED {
-            return match stored.filter(|stored| stored.is_validated_by(&head.headers)) {
-                Some(stored) => self.freshen(itinerary, stored, head, take_off).await,
-                // It speaks of something else, or nobody asked: a 304 is no answer to anybody here.
+            return match stored {
+                Some(stored) if stored.is_validated_by(&head.headers) => {
+                    self.freshen(itinerary, stored, head, take_off).await
+                }
+                // It speaks of something else: ask once more, without conditions.
+                Some(_) => Box::pin(self.ask(itinerary, None)).await,
+                // Nobody asked: a 304 is no answer to anybody here.
                 None => Landing::failed(ForwardFailure::Upstream(UpstreamFault::Broken)),
             };
         }
-        if !is_shareable(&itinerary.target.request, &head) {
+        if !self.is_shareable(&itinerary.target.request, &head) {
             self.metrics().store.not_stored(NotStoredReason::NotStorable);
             self.note_rejection(&itinerary.target.request, head.status);
             self.grounded().add(itinerary.target.primary.key(), self.clock().now());
@@ -233,29 +150,25 @@ impl Proxy {
         &self,
         itinerary: &Itinerary,
         mut head: response::Parts,
-        bytes: bytes::Bytes,
+        bytes: Bytes,
         take_off: TakeOff,
     ) -> Landing {
         let request = &itinerary.target.request;
         let verdict = storing::check_storable(request, head.status, &head.headers, self.policy());
-        let body = self.body_of(request, &mut head, bytes);
+        let Some(body) = self.body_of(request, &mut head, &bytes).await else {
+            // Nobody could be given it but as it is, and only who takes it so.
+            self.metrics().store.not_stored(NotStoredReason::Broken);
+            self.grounded().add(itinerary.target.primary.key(), self.clock().now());
+            return Self::parcel(head, ReplyBody::whole(bytes));
+        };
         let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
         let provenance = self.provenance(itinerary, take_off);
         let response = Arc::new(StoredResponse::new(head.status, &head.headers, body, provenance));
-        let variant = self.store().variant_of(itinerary.target.primary, &response, request.fields());
-        let storage = if verdict.is_ok() {
-            self.insert(itinerary, Arc::clone(&response)).await;
-            self.accepted().add(request.partition());
-            Storage::Stored
-        } else {
-            self.metrics().store.not_stored(NotStoredReason::NotStorable);
-            self.note_rejection(request, head.status);
-            Storage::NotStored
-        };
-        Landing { cargo: Cargo::Shared { response, variant, storage }, upstream: Some(head.status), limits }
+        let cargo = self.cargo(itinerary, response, verdict, head.status).await;
+        Landing { cargo, upstream: Some(head.status), limits }
     }
 
-    /// Freshens what is stored by a 304.
+    /// Freshens what is stored by a 304, unless that says that it may be kept no longer.
     async fn freshen(
         &self,
         itinerary: &Itinerary,
@@ -267,11 +180,36 @@ impl Proxy {
         headers::clean_response(&mut head.headers);
         let provenance = self.provenance(itinerary, take_off);
         let response = Arc::new(stored.freshened(&head.headers, provenance));
-        let variant =
-            self.store().variant_of(itinerary.target.primary, &response, itinerary.target.request.fields());
-        self.insert(itinerary, Arc::clone(&response)).await;
-        let cargo = Cargo::Shared { response, variant, storage: Storage::Stored };
+        let request = &itinerary.target.request;
+        let verdict = storing::check_storable(request, response.status(), response.fields(), self.policy());
+        if verdict.is_err() {
+            self.store().remove(itinerary.target.primary, request.fields()).await;
+        }
+        let status = response.status();
+        let cargo = self.cargo(itinerary, response, verdict, status).await;
         Landing { cargo, upstream: Some(head.status), limits }
+    }
+
+    /// Stores a response if it may be stored, and hands it to the passengers.
+    async fn cargo(
+        &self,
+        itinerary: &Itinerary,
+        response: Arc<StoredResponse>,
+        verdict: Result<(), NotStorable>,
+        status: StatusCode,
+    ) -> Cargo {
+        let request = &itinerary.target.request;
+        let variant = self.store().variant_of(itinerary.target.primary, &response, request.fields());
+        let storage = if verdict.is_ok() {
+            self.insert(itinerary, Arc::clone(&response)).await;
+            self.accepted().add(request.partition());
+            Storage::Stored
+        } else {
+            self.metrics().store.not_stored(NotStoredReason::NotStorable);
+            self.note_rejection(request, status);
+            Storage::NotStored
+        };
+        Cargo::Shared { response, variant, storage }
     }
 
     async fn insert(&self, itinerary: &Itinerary, response: Arc<StoredResponse>) {
@@ -282,31 +220,53 @@ impl Proxy {
         self.metrics().store.inserted();
     }
 
-    /// Takes the body's coding apart where region URLs must be found in it.
-    fn body_of(
+    /// Returns the body as it is kept; `None` when it is gzip that cannot be undone for whoever does not take it.
+    async fn body_of(
         &self,
         request: &AdmittedRequest,
         head: &mut response::Parts,
-        bytes: bytes::Bytes,
-    ) -> StoredBody {
+        bytes: &Bytes,
+    ) -> Option<StoredBody> {
         let is_gzip = headers::members(&head.headers, &header::CONTENT_ENCODING)
             .any(|coding| coding.to_ascii_lowercase().ends_with("gzip"));
-        let shape = self
+        let plain = if is_gzip { self.decoded(bytes).await? } else { bytes.clone() };
+        let is_json = head.status.is_success() && headers::is_json(&head.headers);
+        let splices = self
             .region_url_shape(request)
-            .filter(|_| head.status.is_success() && headers::is_json(&head.headers));
-        if let Some(shape) = shape {
-            let plain =
-                if is_gzip { decode(&bytes, self.memory().limit()).ok() } else { Some(bytes.clone()) };
-            let splices = plain
-                .as_ref()
-                .map(|plain| region_urls::find(plain, shape, &|url| self.regions().reaches(url)))
-                .unwrap_or_default();
-            if let Some(plain) = plain.filter(|_| !splices.is_empty()) {
-                head.headers.remove(header::CONTENT_ENCODING);
-                return StoredBody::spliced(plain, splices);
-            }
+            .filter(|_| is_json)
+            .map(|shape| region_urls::find(&plain, shape, &|url| self.regions().reaches(url)))
+            .unwrap_or_default();
+        if !splices.is_empty() {
+            head.headers.remove(header::CONTENT_ENCODING);
+            return Some(StoredBody::spliced(plain, splices));
         }
-        if is_gzip { StoredBody::gzip(bytes) } else { StoredBody::identity(bytes) }
+        Some(match (is_gzip, headers::accepts_gzip(request.fields())) {
+            (false, _) => StoredBody::identity(plain),
+            (true, true) => StoredBody::gzip(bytes.clone()),
+            // Whoever made it take off needs both at once.
+            (true, false) => StoredBody::both(bytes.clone(), plain),
+        })
+    }
+
+    /// Decodes gzip within the limit of a body; where that takes long, away from the threads that serve.
+    async fn decoded(&self, gzip: &Bytes) -> Option<Bytes> {
+        let (gzip, limit) = (gzip.clone(), self.memory().limit());
+        if gzip.len() < LONG_DECODING {
+            return decode(&gzip, limit).ok();
+        }
+        tokio::task::spawn_blocking(move || decode(&gzip, limit).ok()).await.ok().flatten()
+    }
+
+    /// Returns whether everybody who waited may have the answer: the same key is the same credential, so only what
+    /// upstream keeps from caches or gives to one client is not. A cookie that no client gets is no obstacle where
+    /// upstream itself says how long the answer may be kept.
+    fn is_shareable(&self, request: &AdmittedRequest, head: &response::Parts) -> bool {
+        let directives = ResponseDirectives::read(&head.headers);
+        let is_own_cookie = head.headers.contains_key(header::SET_COOKIE)
+            && (request.cookies() == CookieCarriage::Carried
+                || storing::check_storable(request, head.status, &head.headers, self.policy()).is_err());
+        let varies_anyhow = headers::members(&head.headers, &header::VARY).any(|member| member == "*");
+        !is_own_cookie && !varies_anyhow && !directives.has(ResponseFlags::NO_STORE)
     }
 
     /// Packs an answer for exactly one passenger.
@@ -365,27 +325,4 @@ impl Proxy {
         carried.push(Tag::Seen(partition, tags::with_slash(&normalized_path(request.path()))));
         self.generations().slots(&carried)
     }
-}
-
-impl Landing {
-    /// Returns whether it brings an answer that is no failure.
-    pub fn is_success(&self) -> bool {
-        !matches!(self.cargo, Cargo::Failed(_))
-            && self.upstream.is_none_or(|status| !status.is_server_error())
-    }
-
-    /// Makes a landing that brings nothing.
-    pub fn failed(failure: ForwardFailure) -> Self {
-        Self { cargo: Cargo::Failed(failure), upstream: None, limits: Arc::default() }
-    }
-}
-
-/// Returns whether everybody who waited may have the answer: the same key is the same credential, so only what
-/// upstream keeps from caches or gives to one client is not.
-fn is_shareable(request: &AdmittedRequest, head: &response::Parts) -> bool {
-    let directives = ResponseDirectives::read(&head.headers);
-    let sets_cookie = head.headers.contains_key(header::SET_COOKIE);
-    let is_cacheable = request.eligibility() == Eligibility::Cacheable;
-    let varies_anyhow = headers::members(&head.headers, &header::VARY).any(|member| member == "*");
-    is_cacheable && !varies_anyhow && !directives.has(ResponseFlags::NO_STORE) && !sets_cookie
 }

@@ -27,7 +27,7 @@ use crate::metrics::store::InvalidationCause;
 use crate::metrics::upstream::UpstreamOutcome;
 use crate::proxy::Proxy;
 use crate::proxy::body::{NotCollected, ReplyBody};
-use crate::proxy::flight::ForwardFailure;
+use crate::proxy::landing::ForwardFailure;
 use crate::proxy::outgoing::{self, Codings};
 use crate::proxy::reply::{self, Reply};
 use crate::upstream::error::{UpstreamError, UpstreamFault};

@@ -328,7 +328,7 @@ mod tests {
     fn text(response: &Response<ReplyBody>) -> Vec<u8> {
         match response.body() {
             ReplyBody::Whole(bytes) => bytes.as_deref().unwrap_or_default().to_vec(),
-            ReplyBody::Streaming(_) => panic!("a stored body is at hand"),
+            ReplyBody::Streaming(_) | ReplyBody::Relayed(_) => panic!("a stored body is at hand"),
         }
     }
 

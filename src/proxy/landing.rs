@@ -1,0 +1,130 @@
+//! What a flight brings home: a response to share, a parcel for exactly one passenger, or the failure.
+//!
+//! Invariant: a parcel is taken once, and only by a client that takes its coding. Not here: how it came about
+//! (`proxy::flight`), what each passenger makes of it (`proxy::boarding`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::admission::AdmittedRequest;
+use crate::cache::key::CacheKey;
+use crate::cache::stored_response::StoredResponse;
+use crate::handling::{Refusal, RefusalReason};
+use crate::headers;
+use crate::proxy::body::ReplyBody;
+use crate::upstream::error::UpstreamFault;
+
+/// What a flight brings, for every passenger.
+#[derive(Debug, Clone)]
+pub struct Landing {
+    /// The response, or why there is none.
+    pub cargo: Cargo,
+    /// What upstream answered; `None` when it was not asked, or did not.
+    pub upstream: Option<StatusCode>,
+    /// Upstream's limit fields, true for the moment of landing.
+    pub limits: Arc<HeaderMap>,
+}
+
+/// The response that a flight brings.
+#[derive(Debug, Clone)]
+pub enum Cargo {
+    /// A response that every passenger of this variant may have.
+    Shared {
+        /// The response.
+        response: Arc<StoredResponse>,
+        /// The variant that it was fetched for.
+        variant: CacheKey,
+        /// Whether it was stored.
+        storage: Storage,
+    },
+    /// An answer for exactly one passenger.
+    Parcel(Arc<Parcel>),
+    /// Upstream was not asked, or did not answer.
+    Failed(ForwardFailure),
+}
+
+/// Whether a response is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// The flight has just stored it.
+    Stored,
+    /// It was in the store when the flight looked once more.
+    Found,
+    /// It may be shared by those who waited, but not kept.
+    NotStored,
+}
+
+/// An answer that can be taken once.
+#[derive(Debug)]
+pub struct Parcel {
+    answer: Mutex<Option<Response<ReplyBody>>>,
+    /// `Content-Encoding` of the answer, which is on its way as it is.
+    coding: Option<HeaderValue>,
+}
+
+impl Parcel {
+    /// Packs an answer.
+    pub fn new(response: Response<ReplyBody>) -> Arc<Self> {
+        let coding = response.headers().get(header::CONTENT_ENCODING).cloned();
+        Arc::new(Self { answer: Mutex::new(Some(response)), coding })
+    }
+
+    /// Takes the answer; `None` for everybody but the first, and for a client that does not take its coding.
+    pub fn take(&self, request: &AdmittedRequest) -> Option<Response<ReplyBody>> {
+        if self.coding.is_some() && !headers::accepts_gzip(request.fields()) {
+            return None;
+        }
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Why a forward brought no answer. The cause itself is only logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardFailure {
+    /// Upstream's capacity stayed taken.
+    Busy,
+    /// Upstream failed.
+    Upstream(UpstreamFault),
+    /// The flight was lost: a defect of ours.
+    Lost,
+}
+
+impl ForwardFailure {
+    /// Returns the refusal that a client gets.
+    pub const fn refusal(self) -> Refusal {
+        match self {
+            Self::Busy => Refusal::new(
+                RefusalReason::UpstreamBusy,
+                "Too many requests are waiting for Sentry. Try again in a moment.",
+            ),
+            Self::Lost => Refusal::new(RefusalReason::InternalError, "The request's work was lost."),
+            Self::Upstream(UpstreamFault::Unreachable) => {
+                Refusal::new(RefusalReason::UpstreamUnreachable, "Sentry could not be reached.")
+            }
+            Self::Upstream(UpstreamFault::Timeout) => {
+                Refusal::new(RefusalReason::UpstreamTimeout, "Sentry did not answer in time.")
+            }
+            Self::Upstream(UpstreamFault::Broken) => {
+                Refusal::new(RefusalReason::UpstreamBroken, "Sentry's answer was broken.")
+            }
+            Self::Upstream(UpstreamFault::RequestBody) => {
+                Refusal::new(RefusalReason::BadRequestBody, "The request's body broke off.")
+            }
+        }
+    }
+}
+
+impl Landing {
+    /// Returns whether it brings an answer that is no failure.
+    pub fn is_success(&self) -> bool {
+        !matches!(self.cargo, Cargo::Failed(_))
+            && self.upstream.is_none_or(|status| !status.is_server_error())
+    }
+
+    /// Makes a landing that brings nothing.
+    pub fn failed(failure: ForwardFailure) -> Self {
+        Self { cargo: Cargo::Failed(failure), upstream: None, limits: Arc::default() }
+    }
+}
