@@ -116,6 +116,11 @@ impl Limits {
 }
 
 impl Permit {
+    /// Returns a permit for what needs none any more.
+    pub const fn spent() -> Self {
+        Self(Held::Nothing)
+    }
+
     /// Lets the permit lapse after [`CLIENT_PACE`], for an answer whose pace is its reader's.
     #[must_use]
     pub fn lapsing(self) -> Self {

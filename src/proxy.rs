@@ -49,6 +49,7 @@ use crate::upstream::{BoxError, OutgoingBody, Upstream};
 pub mod accepted;
 pub mod boarding;
 pub mod body;
+pub mod decoding;
 pub mod errands;
 pub mod flight;
 pub mod forward;
@@ -208,7 +209,7 @@ impl Proxy {
         if request.eligibility() == Eligibility::Cacheable && may_store {
             self.board(miss).await
         } else {
-            self.forward(miss.target.request, body, miss.reason).await
+            self.go_alone(miss, body).await
         }
     }
 

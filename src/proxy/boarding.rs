@@ -28,6 +28,7 @@ use crate::proxy::landing::{Cargo, ForwardFailure, Landing, Storage};
 use crate::proxy::outgoing;
 use crate::proxy::reply::{self, Presentation, Reply, Source};
 use crate::proxy::{Miss, Proxy, Target};
+use crate::upstream::OutgoingBody;
 use crate::upstream::error::UpstreamFault;
 
 /// How often a passenger boards because what landed was for another variant.
@@ -83,7 +84,20 @@ impl Proxy {
             }
         }
         // What landed was for somebody else, again and again, or cannot be shared: this request goes alone.
-        self.forward(miss.target.request, outgoing::empty(), miss.reason).await
+        self.go_alone(miss, outgoing::empty()).await
+    }
+
+    /// Forwards a request for itself alone; a stale response stands in for a failure here, too.
+    pub async fn go_alone(&self, miss: Miss, body: OutgoingBody) -> Reply {
+        let reply = self.forward(Arc::clone(&miss.target.request), body, miss.reason).await;
+        if !is_failure(reply.response.status()) {
+            return reply;
+        }
+        let answered = match reply.status.outcome {
+            CacheOutcome::Forwarded { status, .. } => status.and_then(|code| StatusCode::from_u16(code).ok()),
+            CacheOutcome::Hit | CacheOutcome::Own => None,
+        };
+        self.stale_reply(&miss, answered).await.unwrap_or(reply)
     }
 
     /// Joins the flight of this key, or takes off, and waits for its landing.
@@ -142,10 +156,12 @@ impl Proxy {
         match landing.cargo {
             Cargo::Failed(failure) => Some(forward::failed(failure, miss.reason, upstream)),
             Cargo::Parcel(parcel) => {
-                let (mut head, body) = parcel.take(request)?.into_parts();
+                let shape = self.region_url_shape(request);
+                let (mut head, body) = parcel.take()?.into_parts();
+                let body = reply::in_readable_coding(request, shape, &mut head.headers, body);
                 head.headers.extend(landing.limits.as_ref().clone());
                 let status = head.status;
-                let reply = match self.localize(request, self.region_url_shape(request), head, body).await {
+                let reply = match self.localize(request, shape, head, body).await {
                     Ok(response) => forward::forwarded(response, miss.reason, status),
                     Err(failure) => forward::failed(failure, miss.reason, upstream),
                 };

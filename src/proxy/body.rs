@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time;
 
 use crate::budget::Permit;
+use crate::proxy::decoding::Decoding;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{BoxError, IncomingBody};
 
@@ -80,6 +81,18 @@ impl ReplyBody {
     /// Returns a body that comes from upstream.
     pub fn streaming(rest: IncomingBody, permit: Permit) -> Self {
         Self::Streaming(Box::new(UpstreamStream { read: None, rest, permit }))
+    }
+
+    /// Takes gzip off a body that comes from upstream, as it comes. What is at hand stays as it is.
+    #[must_use]
+    pub fn decoded(self) -> Self {
+        match self {
+            Self::Streaming(stream) => {
+                let UpstreamStream { read, rest, permit } = *stream;
+                Self::streaming(Decoding::new(read, rest).boxed_unsync(), permit)
+            }
+            body @ (Self::Whole(_) | Self::Relayed(_)) => body,
+        }
     }
 
     /// Hands a body that still comes from upstream to a task of its own. The last step before the client gets it.

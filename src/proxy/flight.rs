@@ -13,9 +13,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::header;
 use http::{Response, StatusCode, response};
+use http_body_util::{BodyExt as _, Full};
 
 use crate::admission::{AdmittedRequest, CookieCarriage};
-use crate::budget::Load;
+use crate::budget::{Load, Permit};
 use crate::cache::body::{StoredBody, decode};
 use crate::cache::directives::{ResponseDirectives, ResponseFlags};
 use crate::cache::freshness::{self, Decision};
@@ -156,10 +157,11 @@ impl Proxy {
         let request = &itinerary.target.request;
         let verdict = storing::check_storable(request, head.status, &head.headers, self.policy());
         let Some(body) = self.body_of(request, &mut head, &bytes).await else {
-            // Nobody could be given it but as it is, and only who takes it so.
+            // Whoever does not take it as it is gets it decoded on the way.
             self.metrics().store.not_stored(NotStoredReason::Broken);
             self.grounded().add(itinerary.target.primary.key(), self.clock().now());
-            return Self::parcel(head, ReplyBody::whole(bytes));
+            let body = Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
+            return Self::parcel(head, ReplyBody::streaming(body, Permit::spent()));
         };
         let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
         let provenance = self.provenance(itinerary, take_off);

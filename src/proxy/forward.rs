@@ -47,10 +47,11 @@ impl Proxy {
         if request.is_safe() {
             return self.forward_through(&request, body, reason).await;
         }
-        let proxy = self.clone();
-        let write = self.errands().run(async move { proxy.forward_through(&request, body, reason).await });
+        let (proxy, written) = (self.clone(), Arc::clone(&request));
+        let write = self.errands().run(async move { proxy.forward_through(&written, body, reason).await });
         // The task goes on when this client leaves; it is gone only if it panicked.
         write.await.unwrap_or_else(|_| {
+            self.invalidate(&request, &Err(ForwardFailure::Lost));
             Reply::refusal(&Refusal::new(RefusalReason::InternalError, "The request's work was lost."))
         })
     }
@@ -61,7 +62,8 @@ impl Proxy {
         body: OutgoingBody,
         reason: ForwardReason,
     ) -> Reply {
-        let shape = self.region_url_shape(request);
+        // An answer to `HEAD` has no body to name them in.
+        let shape = self.region_url_shape(request).filter(|_| *request.method() != http::Method::HEAD);
         let codings = if shape.is_some() { Codings::IdentityOnly } else { Codings::AsAsked };
         let answer = match self.regions().target(request) {
             Some(target) => {
@@ -205,9 +207,6 @@ impl Proxy {
 
     /// Returns the shape in which the answer to this request names regions, if it does and that is wanted.
     pub fn region_url_shape(&self, request: &AdmittedRequest) -> Option<RegionUrlShape> {
-        if *request.method() == http::Method::HEAD {
-            return None;
-        }
         self.settings().region_urls.then(|| region_urls::shape_of(&normalized_path(request.path()))).flatten()
     }
 }

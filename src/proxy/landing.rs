@@ -1,18 +1,15 @@
 //! What a flight brings home: a response to share, a parcel for exactly one passenger, or the failure.
 //!
-//! Invariant: a parcel is taken once, and only by a client that takes its coding. Not here: how it came about
-//! (`proxy::flight`), what each passenger makes of it (`proxy::boarding`).
+//! Invariant: a parcel is taken once. Not here: how it came about (`proxy::flight`), what each passenger makes of it (`proxy::boarding`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::HeaderMap;
 use http::{Response, StatusCode};
 
-use crate::admission::AdmittedRequest;
 use crate::cache::key::CacheKey;
 use crate::cache::stored_response::StoredResponse;
 use crate::handling::{Refusal, RefusalReason};
-use crate::headers;
 use crate::proxy::body::ReplyBody;
 use crate::upstream::error::UpstreamFault;
 
@@ -58,25 +55,17 @@ pub enum Storage {
 
 /// An answer that can be taken once.
 #[derive(Debug)]
-pub struct Parcel {
-    answer: Mutex<Option<Response<ReplyBody>>>,
-    /// `Content-Encoding` of the answer, which is on its way as it is.
-    coding: Option<HeaderValue>,
-}
+pub struct Parcel(Mutex<Option<Response<ReplyBody>>>);
 
 impl Parcel {
     /// Packs an answer.
     pub fn new(response: Response<ReplyBody>) -> Arc<Self> {
-        let coding = response.headers().get(header::CONTENT_ENCODING).cloned();
-        Arc::new(Self { answer: Mutex::new(Some(response)), coding })
+        Arc::new(Self(Mutex::new(Some(response))))
     }
 
-    /// Takes the answer; `None` for everybody but the first, and for a client that does not take its coding.
-    pub fn take(&self, request: &AdmittedRequest) -> Option<Response<ReplyBody>> {
-        if self.coding.is_some() && !headers::accepts_gzip(request.fields()) {
-            return None;
-        }
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Takes the answer; `None` for everybody but the first.
+    pub fn take(&self) -> Option<Response<ReplyBody>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -23,6 +23,7 @@ use crate::handling::{Handling, Refusal};
 use crate::headers::{self, CacheOutcome, CacheStatus};
 use crate::links;
 use crate::links::KnownHosts;
+use crate::links::region_urls::RegionUrlShape;
 use crate::proxy::body::ReplyBody;
 
 /// An answer, and what is to be recorded of it.
@@ -212,6 +213,27 @@ fn tell_lifetime(fields: &mut HeaderMap, how: &Presentation<'_>) {
         (Downstream::Lifetime, Freshness::Stale { .. }) => HeaderValue::from_static("private, max-age=0"),
     };
     fields.insert(header::CACHE_CONTROL, value);
+}
+
+/// Takes gzip off an answer to a flight whose client does not take gzip, or where region URLs (`shape`) must be found.
+pub fn in_readable_coding(
+    request: &AdmittedRequest,
+    shape: Option<RegionUrlShape>,
+    fields: &mut HeaderMap,
+    body: ReplyBody,
+) -> ReplyBody {
+    let mut codings = headers::members(fields, &header::CONTENT_ENCODING);
+    let is_gzip = codings.next().is_some_and(|coding| coding.to_ascii_lowercase().ends_with("gzip"));
+    let is_readable = !is_gzip || codings.next().is_some();
+    drop(codings);
+    if is_readable || (shape.is_none() && accepts_gzip(request) == AcceptsGzip::Yes) {
+        return body;
+    }
+    // What described the coded bytes does not describe these; their length is known at their end.
+    for name in [header::CONTENT_ENCODING, header::CONTENT_LENGTH, header::ETAG] {
+        fields.remove(name);
+    }
+    body.decoded()
 }
 
 /// Prepares the fields of upstream's answer for a client that gets it as it came.
