@@ -4,6 +4,13 @@
     reason = "clippy knows `#[test]` functions as tests, but not the helpers beside them"
 )]
 
+mod collapsing;
 mod end_to_end;
+mod isolation;
+mod passing;
+mod presentation;
+mod staleness;
+mod storing;
 mod support;
 mod tidy;
+mod writes;

@@ -1,4 +1,6 @@
-//! What the tests share: the built binary as a child, a small HTTP client.
+//! What the tests share: the built binary as a child, a small HTTP client, the corridor before a scripted upstream.
 
 pub(crate) mod binary;
+pub(crate) mod corridor;
 pub(crate) mod http;
+pub(crate) mod scripted;

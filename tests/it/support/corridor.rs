@@ -99,7 +99,11 @@ impl House {
         assert_eq!(self.upstream.in_flight(), 0);
         let mut permits = Vec::new();
         for _ in 0..defaults().budget.max_concurrent {
-            let permit = tokio::time::timeout(Duration::from_millis(1), self.proxy.budget().reserve()).await;
+            let permit = tokio::time::timeout(
+                Duration::from_millis(1),
+                self.proxy.budget().reserve(sentrybox::budget::Load::Bare),
+            )
+            .await;
             permits.push(permit.expect("a permit leaked").unwrap());
         }
     }
