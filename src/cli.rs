@@ -193,7 +193,10 @@ enum CommandError {
 impl CommandError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Configuration(_) | Self::Assembly(_) | Self::Run(RunError::Assembly(_)) => Exit::Usage,
+            Self::Configuration(_)
+            | Self::Assembly(_)
+            | Self::Run(RunError::Assembly(_))
+            | Self::Demo(DemoError::Proxy(RunError::Assembly(_))) => Exit::Usage,
             Self::Fingerprint(error) if error.is_usage() => Exit::Usage,
             // Whoever reads us has enough, as in `sentrybox check | head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,

@@ -76,6 +76,68 @@ pub enum RunError {
     },
 }
 
+/// The proxy, put together and listening: whoever connects waits in the kernel's queue until it runs.
+#[derive(Debug)]
+pub struct Prepared {
+    config: Config,
+    proxy: Proxy,
+    clients: TcpListener,
+    operators: TcpListener,
+}
+
+impl Prepared {
+    /// Puts the proxy together and listens on the configured addresses.
+    ///
+    /// # Errors
+    /// When the configuration cannot be put together or an address cannot be listened on.
+    pub async fn new(config: Config, egress: &ProxyEnvironment) -> Result<Self, RunError> {
+        let proxy = assembly::proxy(&config, egress)?;
+        let clients = listen(config.listen.address, "listen.address").await?;
+        let operators = listen(config.admin.address, "admin.address").await?;
+        Ok(Self { config, proxy, clients, operators })
+    }
+
+    /// Returns where clients, and where operators, reach it: the real ports, where port 0 is configured.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.clients.local_addr()?, self.operators.local_addr()?))
+    }
+
+    /// Runs the proxy until `shutdown` is done and what was accepted has been answered.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { config, proxy, clients, operators } = self;
+        let metrics = proxy.shared_metrics();
+        let readiness = Readiness::starting();
+        announce(&config, &clients, &operators);
+        let admin = operators_view(&config, &proxy, readiness.clone());
+        let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+        let admin = tokio::spawn(serve_operators(operators, admin, Arc::clone(&metrics), async {
+            // Fails when this function is dropped, which is an end, too.
+            drop(admin_stopped.await);
+        }));
+        let housekeeping = tokio::spawn(keep_house(proxy.clone()));
+        readiness.ready();
+        let draining = OnceLock::new();
+        let until_shutdown = async {
+            shutdown.await;
+            info!("shutting down");
+            readiness.draining();
+            let _ = draining.set(Stopwatch::start());
+        };
+        let drained = serve_clients(&config, clients, &proxy, until_shutdown).await;
+        // What is left of the same grace: the deadline counts from the signal.
+        let spent = draining.get().map(|watch| watch.read()).unwrap_or_default();
+        proxy.drain(config.shutdown.grace.saturating_sub(spent)).await;
+        housekeeping.abort();
+        // The admin listener outlives the other, so that `/readyz` says what is going on.
+        let _ = stop_admin.send(());
+        let _ = admin.await;
+        info!(cut = drained.cut, "shut down");
+    }
+}
+
 /// Runs the proxy until `shutdown` is done and what was accepted has been answered.
 ///
 /// # Errors
@@ -85,36 +147,7 @@ pub async fn run(
     egress: &ProxyEnvironment,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let proxy = assembly::proxy(&config, egress)?;
-    let metrics = proxy.shared_metrics();
-    let readiness = Readiness::starting();
-    let clients = listen(config.listen.address, "listen.address").await?;
-    let operators = listen(config.admin.address, "admin.address").await?;
-    announce(&config, &clients, &operators);
-    let admin = operators_view(&config, &proxy, readiness.clone());
-    let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
-    let admin = tokio::spawn(serve_operators(operators, admin, Arc::clone(&metrics), async {
-        // Fails when this function is dropped, which is an end, too.
-        drop(admin_stopped.await);
-    }));
-    let housekeeping = tokio::spawn(keep_house(proxy.clone()));
-    readiness.ready();
-    let draining = OnceLock::new();
-    let until_shutdown = async {
-        shutdown.await;
-        info!("shutting down");
-        readiness.draining();
-        let _ = draining.set(Stopwatch::start());
-    };
-    let drained = serve_clients(&config, clients, &proxy, until_shutdown).await;
-    // What is left of the same grace: the deadline counts from the signal.
-    let spent = draining.get().map(|watch| watch.read()).unwrap_or_default();
-    proxy.drain(config.shutdown.grace.saturating_sub(spent)).await;
-    housekeeping.abort();
-    // The admin listener outlives the other, so that `/readyz` says what is going on.
-    let _ = stop_admin.send(());
-    let _ = admin.await;
-    info!(cut = drained.cut, "shut down");
+    Prepared::new(config, egress).await?.run(shutdown).await;
     Ok(())
 }
 

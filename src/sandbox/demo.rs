@@ -6,6 +6,8 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
+use crate::Prepared;
+use crate::RunError;
 use crate::config::Config;
 use crate::sandbox::people::{OTHER_TOKEN, OWNER_TOKEN};
 use crate::sandbox::{Sandbox, SandboxOptions};
@@ -20,20 +22,21 @@ pub enum DemoError {
     /// The guide could not be printed.
     #[error("could not print the guide")]
     Guide(#[source] io::Error),
-    /// The proxy failed.
-    #[error("could not run the proxy")]
-    Proxy(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The proxy could not run.
+    #[error(transparent)]
+    Proxy(#[from] RunError),
 }
 
-/// Runs the sandbox, and the proxy in front of it, until `shutdown` ends; prints the guide first.
+/// Runs the sandbox, and the proxy in front of it, until `shutdown` ends; prints the guide once both listen.
 pub async fn demo(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), DemoError> {
     let sandbox = Sandbox::start(SandboxOptions::default()).await.map_err(DemoError::Sandbox)?;
     config.upstream.url = sandbox.origin();
-    let guide = demo_guide(config.listen.address, config.admin.address, &sandbox);
-    print(&mut io::stdout().lock(), &guide).map_err(DemoError::Guide)?;
-    let result = crate::run(config, &ProxyEnvironment::default(), shutdown).await;
+    let prepared = Prepared::new(config, &ProxyEnvironment::default()).await?;
+    let (proxy, admin) = prepared.addresses().map_err(DemoError::Guide)?;
+    print(&mut io::stdout().lock(), &demo_guide(proxy, admin, &sandbox)).map_err(DemoError::Guide)?;
+    prepared.run(shutdown).await;
     sandbox.shutdown().await;
-    result.map_err(|error| DemoError::Proxy(error.into()))
+    Ok(())
 }
 
 fn print(output: &mut dyn Write, guide: &str) -> io::Result<()> {
