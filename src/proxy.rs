@@ -228,7 +228,6 @@ impl Proxy {
     pub async fn purge_everything(&self) -> u64 {
         let purged = self.store().purge_everything(self.clock().now()).await;
         self.metrics().store.invalidated(InvalidationCause::Purge);
-        tracing::info!(responses = purged, "everything purged");
         purged
     }
 

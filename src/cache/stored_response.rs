@@ -82,6 +82,7 @@ pub struct StoredResponse {
     provenance: Provenance,
     directives: ResponseDirectives,
     nominated: Box<[HeaderName]>,
+    date: SystemTime,
     content_tag: [u8; 16],
 }
 
@@ -100,11 +101,14 @@ impl StoredResponse {
             fields.insert(header::AGE, headers::render_seconds(age));
         }
         fields.remove(header::CONTENT_LENGTH);
+        // The field that is added has whole seconds; what is calculated with has not lost the rest.
+        let date = date_field(&fields, &header::DATE).unwrap_or(provenance.response_time);
         add_date(&mut fields, provenance.response_time);
         Self {
             status,
             directives: ResponseDirectives::read(&fields),
             nominated: nominated(&fields),
+            date,
             content_tag: content_tag(body.original()),
             fields: compact(&fields),
             body,
@@ -144,7 +148,7 @@ impl StoredResponse {
 
     /// Returns `Date`, or when the response arrived.
     pub fn date(&self) -> SystemTime {
-        date_field(&self.fields, &header::DATE).unwrap_or(self.provenance.response_time)
+        self.date
     }
 
     /// Returns the `Age` that upstream sent.
@@ -224,6 +228,7 @@ impl StoredResponse {
             provenance: self.provenance.clone(),
             directives: self.directives,
             nominated: self.nominated.clone(),
+            date: self.date,
             content_tag: self.content_tag,
         }
     }
