@@ -15,4 +15,5 @@ mod staleness;
 mod storing;
 mod support;
 mod tidy;
+mod trespass;
 mod writes;

@@ -1,0 +1,147 @@
+//! What one client does, or cannot do, costs the others nothing: each of these was once otherwise.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::time::sleep;
+
+use crate::support::corridor::{ALICE, BOB, House, PROJECTS, Verdict, asking, detail, is_hit};
+use crate::support::scripted::{Act, Chunk};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A path that is passed through.
+const ELSEWHERE: &str = "/api/0/issues/1/";
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_gives_upstream_back() {
+    let house = House::with(|config| config.budget.max_concurrent = 1);
+    let endless = (0..1_000).map(|_| Chunk::Data("x".repeat(1_000).into())).collect();
+    house.upstream.plays(ELSEWHERE, Act::chunks(endless));
+    let unread = house.begin(asking(Method::GET, ELSEWHERE, &[], "")).await;
+    sleep(20 * SECOND).await;
+    assert_eq!(house.get(PROJECTS).await.status, StatusCode::OK, "the permit has lapsed");
+    sleep(20 * SECOND).await;
+    assert_eq!(house.upstream.in_flight(), 0);
+    let read = unread.into_body().collect().await;
+    assert!(read.is_err(), "an answer that was given up must not look complete");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_send_their_bodies_slowly_leave_room_for_reads() {
+    let house = House::with(|config| config.budget.max_concurrent = 4);
+    house.upstream.plays(ELSEWHERE, Act::hang());
+    for _ in 0..8 {
+        let house = house.clone();
+        tokio::spawn(async move { house.serve(asking(Method::PUT, ELSEWHERE, &[], "{}")).await });
+    }
+    sleep(SECOND).await;
+    let read = tokio::time::timeout(SECOND, house.get(PROJECTS)).await;
+    assert_eq!(read.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_never_reached_upstream_invalidates_nothing() {
+    let house = House::new();
+    house.get(PROJECTS).await;
+    house.upstream.plays(ELSEWHERE, Act::unreachable());
+    for credential in ["", BOB] {
+        let fields = [("authorization", credential)];
+        let answer = house.serve(asking(Method::POST, ELSEWHERE, &fields, "{}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    }
+    assert!(is_hit(&house.get(PROJECTS).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_upstream_never_accepted_wear_nothing_away() {
+    let house = House::new();
+    house.get(PROJECTS).await;
+    house.upstream.improvises(|received| {
+        if received.field("authorization") == ALICE { Act::json("[]") } else { Act::status(401, "{}") }
+    });
+    // Without memory of who was accepted, these would have hit most slots of the table.
+    for token in 0..3_000 {
+        house.get_as(&format!("Bearer {token}"), PROJECTS).await;
+    }
+    assert!(is_hit(&house.get(PROJECTS).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_took_off_earlier_never_replaces_a_later_one() {
+    let house = House::new();
+    house.upstream.plays_once(PROJECTS, Act::json("[1]"));
+    house.get(PROJECTS).await;
+    // Stale: a slow refresh takes off behind the client's back.
+    sleep(Duration::from_secs(130)).await;
+    house.upstream.plays_once(PROJECTS, Act::json("[2]").after(10 * SECOND));
+    assert_eq!(house.get(PROJECTS).await.text(), "[1]");
+    sleep(SECOND).await;
+    house.upstream.plays(PROJECTS, Act::json("[3]"));
+    let reloaded = house.ask(Method::GET, PROJECTS, &[("cache-control", "no-cache")]).await;
+    assert_eq!(reloaded.text(), "[3]");
+    sleep(20 * SECOND).await;
+    let later = house.get(PROJECTS).await;
+    assert!(is_hit(&later));
+    assert_eq!(later.text(), "[3]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_cache_never_boards_a_flight_that_took_off_before_it() {
+    let house = House::new();
+    house.upstream.plays_once(PROJECTS, Act::json("[1]").after(5 * SECOND));
+    let mut first = house.crowd(1, PROJECTS, &[]);
+    sleep(SECOND).await;
+    house.upstream.plays(PROJECTS, Act::json("[2]"));
+    let demanding = house.ask(Method::GET, PROJECTS, &[("cache-control", "no-cache")]).await;
+    assert_eq!(demanding.text(), "[2]");
+    assert_eq!(first.join_next().await.unwrap().unwrap().text(), "[1]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gzip_that_grows_beyond_the_limit_is_passed_on_and_never_stored() {
+    let house = House::with(|config| config.cache.max_response_bytes = bytesize::ByteSize::kib(64));
+    let large = format!("[{}0]", "0,".repeat(100_000));
+    let coded = Act::bytes(gzip(large.as_bytes()))
+        .with("content-type", "application/json")
+        .with("content-encoding", "gzip");
+    house.upstream.plays(PROJECTS, coded);
+    let plain = house.get(PROJECTS).await;
+    assert_eq!((plain.status, plain.text().len()), (StatusCode::OK, large.len()));
+    assert!(!Verdict::of(&plain).says("stored"));
+    // The next one goes alone, and asks for what it takes itself.
+    assert!(!is_hit(&house.get(PROJECTS).await));
+    assert_eq!(house.upstream.last().field("accept-encoding"), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_304_that_speaks_of_something_else_is_asked_again() {
+    let house = House::new();
+    house.upstream.plays_once(PROJECTS, Act::json("[1]").with("etag", "\"1\""));
+    house.get(PROJECTS).await;
+    sleep(Duration::from_hours(1)).await;
+    house.upstream.plays_once(PROJECTS, Act::status(304, "").with("etag", "\"other\""));
+    house.upstream.plays(PROJECTS, Act::json("[2]").with("etag", "\"2\""));
+    assert_eq!(house.get(PROJECTS).await.text(), "[2]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_encoded_slash_never_hides_whose_path_it_is() {
+    let house = House::new();
+    for path in ["/api/0/organizations/acme%2Fmembers%2F5/", "/api/0/projects/acme/web%2Fkeys/"] {
+        let answer = house.ask(Method::DELETE, path, &[]).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert!(!detail(&answer).is_empty());
+    }
+    assert_eq!(house.upstream.count(), 0);
+}
