@@ -303,6 +303,13 @@ fn serve(config: Config, egress: &ProxyEnvironment) -> Result<(), CommandError> 
 }
 
 fn demo(config: Config) -> Result<(), CommandError> {
+    if !config.upstream.url.is_empty() {
+        return Err(CommandError::Configuration(vec![Problem {
+            source: String::new(),
+            key: "upstream.url".to_owned(),
+            expected: "nothing: the demo asks a look-alike of its own".to_owned(),
+        }]));
+    }
     logging::init(&config.log)?;
     until_signal(async |shutdown| Ok(demo::demo(config, shutdown).await?))
 }
@@ -464,6 +471,7 @@ mod tests {
     fn a_fingerprint_is_the_same_for_a_token_and_its_authorization_value() {
         let print = |input: &str| run(&["fingerprint", "--token-stdin"], &[SECRET], input.as_bytes());
         let bare = print("sntryu_canary\n");
+        assert_eq!(print("tok").output, print("Authorization: bearer tok\n").output);
         assert_eq!((bare.exit, bare.output.trim().len()), (Exit::Success, 16));
         assert_eq!(print("bearer  sntryu_canary").output, bare.output);
         assert_ne!(print("Basic sntryu_canary").output, bare.output);
@@ -485,5 +493,12 @@ mod tests {
         let outcome = run(&["healthcheck", "--admin", "127.0.0.1:0"], &[], b"");
         assert_eq!((outcome.exit, outcome.output.as_str()), (Exit::Failure, ""));
         assert_eq!(outcome.errors.lines().count(), 1, "{}", outcome.errors);
+    }
+
+    #[test]
+    fn the_demo_takes_no_upstream_but_its_own() {
+        let outcome = run(&["--upstream", "http://127.0.0.1:1", "demo"], &[], b"");
+        assert_eq!(outcome.exit, Exit::Usage);
+        assert!(outcome.errors.contains("upstream.url"), "{}", outcome.errors);
     }
 }

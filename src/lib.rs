@@ -163,7 +163,7 @@ fn announce(config: &Config, clients: &TcpListener, operators: &TcpListener) {
     info!(
         listen = text(clients),
         admin = text(operators),
-        region = config.upstream.region,
+        region = config.upstream.url.is_empty().then_some(config.upstream.region.as_str()),
         upstream = assembly::upstream_url(config),
         version = env!("CARGO_PKG_VERSION"),
         "listening"

@@ -9,7 +9,7 @@
 //! | `sentrybox_requests_total` | counter | `handling`, `reason`, `status_class` | requests answered, and why so |
 //! | `sentrybox_request_duration_seconds` | histogram | `handling` | from a request's head to its answer's head |
 //! | `sentrybox_requests_by_route_total` | counter | `route`, `handling` | requests by route template |
-//! | `sentrybox_upstream_requests_total` | counter | `outcome` | requests sent upstream, and how they ended |
+//! | `sentrybox_upstream_requests_total` | counter | `outcome` | requests sent upstream, and how their answers began |
 //! | `sentrybox_upstream_in_flight` | gauge | | requests upstream at this moment |
 //! | `sentrybox_upstream_duration_seconds` | histogram | | from sending upstream to its answer's head |
 //! | `sentrybox_upstream_wait_seconds` | histogram | | time queued for upstream capacity |

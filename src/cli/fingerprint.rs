@@ -58,6 +58,12 @@ pub fn of_token(secret: &Secret, input: &mut dyn Read) -> Result<Fingerprint, Fi
 
 /// Takes a value with a scheme as it is; a bare token is a `Bearer` one.
 fn credential(text: &[u8]) -> Option<Credential> {
+    // Pasted from a command line: the field's name is no part of its value.
+    let name = b"authorization:";
+    let text = match text.split_at_checked(name.len()) {
+        Some((field, value)) if field.eq_ignore_ascii_case(name) => value.trim_ascii(),
+        Some(_) | None => text,
+    };
     let has_scheme = text.contains(&b' ');
     let value = if has_scheme || text.is_empty() { text.to_vec() } else { [b"Bearer ", text].concat() };
     Credential::from_field(HeaderValue::from_bytes(&value).ok()?)

@@ -88,7 +88,7 @@ pub struct UpstreamMetrics {
 impl UpstreamMetrics {
     /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
-        let help = "Requests sent upstream, and how they ended";
+        let help = "Requests sent upstream, and how their answers began";
         let requests = PerValue::register(registry, "upstream_requests", help);
         let in_flight = Gauge::default();
         registry.register("upstream_in_flight", "Requests upstream at this moment", in_flight.clone());

@@ -7,14 +7,16 @@
 //!
 //! [RFC 9211 §2]: https://www.rfc-editor.org/rfc/rfc9211#section-2
 
-use http::{Method, Response};
+use std::time::Duration;
+
+use http::{Method, Response, StatusCode};
 
 use crate::admission::AdmittedRequest;
 use crate::clock::Stopwatch;
 use crate::config::LogRequests;
-use crate::credential::CredentialPartition;
+use crate::credential::{CredentialPartition, Fingerprint};
 use crate::handling::Handling;
-use crate::headers::CACHE_STATUS;
+use crate::headers::{CACHE_STATUS, CacheOutcome, CacheStatus};
 use crate::proxy::Rooms;
 use crate::proxy::body::ReplyBody;
 use crate::proxy::reply::Reply;
@@ -58,18 +60,59 @@ impl Exchange {
             Handling::Reuse | Handling::ReuseThenRevalidate => rooms.settings.log == LogRequests::All,
         };
         if is_logged {
-            tracing::info!(
-                method = %self.method,
-                route = %self.route,
-                credential = rooms.admission.fingerprint(self.partition).map(tracing::field::display),
-                handling = handling.label(),
-                reason = handling.reason_label(),
-                detail = status.detail,
-                status = response.status().as_u16(),
-                duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
-                "request served"
-            );
+            let line = Line { exchange: &self, handling, status, answered: response.status(), elapsed };
+            line.log(rooms.admission.fingerprint(self.partition));
         }
         response
     }
+}
+
+/// What the log says of one request.
+struct Line<'a> {
+    exchange: &'a Exchange,
+    handling: Handling,
+    status: CacheStatus,
+    answered: StatusCode,
+    elapsed: Duration,
+}
+
+impl Line<'_> {
+    fn log(&self, credential: Option<Fingerprint>) {
+        let upstream_status = match self.status.outcome {
+            CacheOutcome::Forwarded { status, .. } => status.map(|status| status.as_u16()),
+            CacheOutcome::Hit | CacheOutcome::Own => None,
+        };
+        // An error of our own making is somebody's to look at; one of Sentry's is an answer like any other.
+        let is_failure = matches!(self.handling, Handling::Refuse(_)) && self.answered.is_server_error();
+        if is_failure {
+            tracing::warn!(
+                method = %self.exchange.method,
+                route = %self.exchange.route,
+                credential = credential.map(tracing::field::display),
+                handling = self.handling.label(),
+                reason = self.handling.reason_label(),
+                upstream_status,
+                status = self.answered.as_u16(),
+                duration_us = micros(self.elapsed),
+                "request failed"
+            );
+        } else {
+            tracing::info!(
+                method = %self.exchange.method,
+                route = %self.exchange.route,
+                credential = credential.map(tracing::field::display),
+                handling = self.handling.label(),
+                reason = self.handling.reason_label(),
+                detail = self.status.detail,
+                upstream_status,
+                status = self.answered.as_u16(),
+                duration_us = micros(self.elapsed),
+                "request served"
+            );
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -25,7 +25,7 @@ pub enum UpstreamError {
         source: SharedError,
     },
     /// Upstream took too long.
-    #[error("upstream exceeded the limit for {phase}")]
+    #[error("upstream took longer than {phase}")]
     Timeout {
         /// Which of the limits ran out.
         phase: TimeoutPhase,
@@ -104,11 +104,11 @@ pub enum TimeoutPhase {
 impl fmt::Display for TimeoutPhase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Connect => "connecting",
-            Self::IdleRequestBody => "taking the next part of the request's body",
-            Self::FirstByte => "the first byte of the answer",
-            Self::IdleBody => "the next part of the answer's body",
-            Self::WholeExchange => "the whole exchange",
+            Self::Connect => "upstream.connect_timeout for connecting",
+            Self::IdleRequestBody => "upstream.idle_timeout for taking the next part of the request's body",
+            Self::FirstByte => "upstream.first_byte_timeout for the first byte of the answer",
+            Self::IdleBody => "upstream.idle_timeout for the next part of the answer's body",
+            Self::WholeExchange => "upstream.total_timeout for the whole exchange",
         })
     }
 }

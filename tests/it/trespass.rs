@@ -145,3 +145,12 @@ async fn an_encoded_slash_never_hides_whose_path_it_is() {
     }
     assert_eq!(house.upstream.count(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_404_without_the_trailing_slash_costs_the_path_with_it_nothing() {
+    let house = House::new();
+    house.get(PROJECTS).await;
+    house.upstream.plays(PROJECTS.trim_end_matches('/'), Act::status(404, "{}"));
+    assert_eq!(house.get(PROJECTS.trim_end_matches('/')).await.status, StatusCode::NOT_FOUND);
+    assert!(is_hit(&house.get(PROJECTS).await));
+}
