@@ -3,11 +3,12 @@
 //! Every call to upstream holds a [`Permit`] from before it is sent until its answer's body has ended, writes and
 //! pass-through included. Order is first come, first served. What goes at a client's pace must not hold up
 //! everybody else: requests that bring a body share at most half of the capacity among them, and their permits, like
-//! those of answers that stream to a client, lapse after [`CLIENT_PACE`]. Sentry itself counts a request until it has
+//! those of answers that stream to a client, lapse after ten seconds. Sentry itself counts a request until it has
 //! answered, not until the client has read (`sentry-api.md` §2).
 //!
-//! Invariants: never more than `budget.max_concurrent` requests are waiting for upstream's answer; nobody waits longer
-//! than `budget.max_wait`, and no more than `budget.max_waiting` wait; a caller who leaves gives its place back.
+//! Invariants: never more than `budget.max_concurrent` requests are waiting for upstream's answer, but for those with a
+//! body that have waited longer than that; nobody waits here longer than `budget.max_wait`, and no more than
+//! `budget.max_waiting` wait; a caller who leaves gives its place back.
 //! Not here: what Sentry's limit fields say.
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio::time;
 use crate::config::BudgetConfig;
 
 /// How long something whose pace is a client's may hold a permit.
-pub const CLIENT_PACE: Duration = Duration::from_secs(10);
+const CLIENT_PACE: Duration = Duration::from_secs(10);
 
 /// How much upstream may be asked.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ enum Held {
     Nothing,
     /// Until it is dropped.
     Capacity { _capacity: OwnedSemaphorePermit },
-    /// By a task that ends when this is dropped, or after [`CLIENT_PACE`].
+    /// By a task that ends when this is dropped, or after `CLIENT_PACE`.
     Lapsing { _dropped: oneshot::Sender<()> },
 }
 
@@ -83,26 +84,23 @@ impl Budget {
     /// [`Exhausted`] when none came free in time, or too many wait already.
     pub async fn reserve(&self, load: Load) -> Result<Permit, Exhausted> {
         let Some(limits) = &self.limits else { return Ok(Permit(Held::Nothing)) };
-        match load {
-            Load::Bare => {
-                let capacity = limits.acquire(&limits.capacity, self.max_wait).await?;
-                Ok(Permit(Held::Capacity { _capacity: capacity }))
-            }
-            Load::WithBody => {
-                let share = limits.acquire(&limits.with_body, self.max_wait).await?;
-                let capacity = limits.acquire(&limits.capacity, self.max_wait).await?;
-                Ok(Permit(lapsing((capacity, share))))
-            }
-        }
+        // One wait, however many places it takes.
+        time::timeout(self.max_wait, limits.reserve(load)).await.unwrap_or(Err(Exhausted))
     }
 }
 
 impl Limits {
-    async fn acquire(
-        &self,
-        of: &Arc<Semaphore>,
-        max_wait: Duration,
-    ) -> Result<OwnedSemaphorePermit, Exhausted> {
+    async fn reserve(&self, load: Load) -> Result<Permit, Exhausted> {
+        match load {
+            Load::Bare => Ok(Permit(Held::Capacity { _capacity: self.acquire(&self.capacity).await? })),
+            Load::WithBody => {
+                let share = self.acquire(&self.with_body).await?;
+                Ok(Permit(lapsing((self.acquire(&self.capacity).await?, share))))
+            }
+        }
+    }
+
+    async fn acquire(&self, of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Exhausted> {
         match Arc::clone(of).try_acquire_owned() {
             Ok(permit) => return Ok(permit),
             Err(TryAcquireError::NoPermits) => {}
@@ -110,8 +108,7 @@ impl Limits {
             Err(TryAcquireError::Closed) => return Err(Exhausted),
         }
         let _place = self.waiting.try_acquire().map_err(|_| Exhausted)?;
-        let acquired = time::timeout(max_wait, Arc::clone(of).acquire_owned()).await;
-        acquired.ok().and_then(Result::ok).ok_or(Exhausted)
+        Arc::clone(of).acquire_owned().await.map_err(|_| Exhausted)
     }
 }
 
@@ -121,7 +118,7 @@ impl Permit {
         Self(Held::Nothing)
     }
 
-    /// Lets the permit lapse after [`CLIENT_PACE`], for an answer whose pace is its reader's.
+    /// Lets the permit lapse after ten seconds, for an answer whose pace is its reader's.
     #[must_use]
     pub fn lapsing(self) -> Self {
         match self.0 {

@@ -58,11 +58,6 @@ impl Clock {
         UNIX_EPOCH + Duration::from_micros(epoch.saturating_add(elapsed))
     }
 
-    /// Returns how long this clock has run: the process's uptime when it was started first thing.
-    pub fn uptime(&self) -> Duration {
-        Duration::from_micros(self.elapsed())
-    }
-
     fn elapsed(&self) -> u64 {
         micros(self.shared.origin.elapsed())
     }

@@ -174,7 +174,7 @@ pub enum RefusalReason {
     UnsafePath,
     /// The request names no authority, or two, or a broken one.
     BadAuthority,
-    /// The request carries more than one credential, or one that is no field value.
+    /// The request carries more than one credential.
     BadCredential,
     /// The method is one that a reverse proxy does not forward.
     MethodNotAllowed,
@@ -194,7 +194,7 @@ pub enum RefusalReason {
     UpstreamBroken,
     /// Upstream did not answer in time.
     UpstreamTimeout,
-    /// The request's body broke off or was larger than allowed.
+    /// The request's body broke off.
     BadRequestBody,
     /// The proxy is shutting down and its deadline has passed.
     ShuttingDown,

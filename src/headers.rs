@@ -10,6 +10,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::handling::{ForwardReason, RefusalReason};
@@ -164,6 +165,31 @@ pub fn is_json(fields: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
 }
 
+/// The content coding of an answer, as far as it can be undone here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentCoding {
+    /// None.
+    Identity,
+    /// gzip: "a recipient SHOULD consider "x-gzip" to be equivalent to "gzip"" ([RFC 9110 §8.4.1.3]).
+    ///
+    /// [RFC 9110 §8.4.1.3]: https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1.3
+    Gzip,
+    /// Another one, or several.
+    Other,
+}
+
+/// Returns the content coding that `Content-Encoding` names.
+pub fn content_coding(fields: &HeaderMap) -> ContentCoding {
+    let mut codings = members(fields, &header::CONTENT_ENCODING);
+    let is = |coding: &str, known: &[&str]| known.iter().any(|known| coding.eq_ignore_ascii_case(known));
+    match (codings.next(), codings.next()) {
+        (None, _) => ContentCoding::Identity,
+        (Some(coding), None) if is(coding, &["identity"]) => ContentCoding::Identity,
+        (Some(coding), None) if is(coding, &["gzip", "x-gzip"]) => ContentCoding::Gzip,
+        (Some(_), _) => ContentCoding::Other,
+    }
+}
+
 /// Returns whether the client takes gzip ([RFC 9110 §12.5.3]).
 ///
 /// [RFC 9110 §12.5.3]: https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3
@@ -215,7 +241,7 @@ pub enum CacheOutcome {
         /// Why.
         reason: ForwardReason,
         /// What upstream answered; absent when it did not.
-        status: Option<u16>,
+        status: Option<StatusCode>,
         /// Whether the answer was stored.
         stored: bool,
         /// Whether the request was collapsed into one already in flight.
@@ -227,6 +253,12 @@ pub enum CacheOutcome {
 }
 
 impl CacheStatus {
+    /// Returns the status of a request that was forwarded for itself alone, and not stored.
+    pub const fn forwarded(reason: ForwardReason, status: Option<StatusCode>) -> Self {
+        let outcome = CacheOutcome::Forwarded { reason, status, stored: false, collapsed: false };
+        Self { outcome, ttl: None, detail: None }
+    }
+
     /// Returns the status of a refusal before any cache was asked.
     pub const fn refused(reason: RefusalReason) -> Self {
         Self { outcome: CacheOutcome::Own, ttl: None, detail: Some(reason.label()) }
@@ -243,7 +275,7 @@ impl CacheStatus {
                 text.push_str(reason.rfc9211());
                 if let Some(status) = status {
                     // Writing to a `String` cannot fail.
-                    let _ = write!(text, "; fwd-status={status}");
+                    let _ = write!(text, "; fwd-status={}", status.as_u16());
                 }
                 text.push_str(if stored { "; stored" } else { "" });
                 text.push_str(if collapsed { "; collapsed" } else { "" });
@@ -368,6 +400,17 @@ mod tests {
     }
 
     #[test]
+    fn rfc9110_8_4_1_3_the_coding_is_told_whatever_its_spelling() {
+        let check = |value: &str| content_coding(&fields(&[("content-encoding", value)]));
+        assert_eq!(check("GZIP"), ContentCoding::Gzip);
+        assert_eq!(check("x-gzip"), ContentCoding::Gzip);
+        assert_eq!(check("identity"), ContentCoding::Identity);
+        assert_eq!(check("notgzip"), ContentCoding::Other);
+        assert_eq!(check("gzip, gzip"), ContentCoding::Other);
+        assert_eq!(content_coding(&HeaderMap::new()), ContentCoding::Identity);
+    }
+
+    #[test]
     fn json_is_told_by_its_media_type() {
         let check = |value: &str| is_json(&fields(&[("content-type", value)]));
         assert!(check("application/json"));
@@ -387,7 +430,7 @@ mod tests {
         };
         let forwarded = |reason, stored, collapsed| CacheOutcome::Forwarded {
             reason,
-            status: Some(200),
+            status: Some(StatusCode::OK),
             stored,
             collapsed,
         };

@@ -5,11 +5,12 @@
 //!                                    └─ forward ─► flight ─► keep ─┘
 //! ```
 //!
-//! Each step takes the last one's output and none reaches back. What happens inside a flight is in [`flight`], what
-//! is forwarded as it is in [`forward`], how an answer looks in [`reply`], what is recorded in [`record`].
+//! Each step takes the last one's output and none reaches back. How a request waits for a flight is in [`boarding`],
+//! what happens inside in [`flight`], what it brings home in [`landing`]; what is forwarded as it is in [`forward`],
+//! what is sent in [`outgoing`], how an answer looks in [`reply`], what is recorded in [`record`].
 //!
 //! Invariants: every request is answered by its deadline; a stale response goes out only where `cache::freshness`
-//! allows it; every way a request can go is a `handling::Handling`. Not here: any decision.
+//! allows it; every way a request can go is a `handling::Handling`. Not here: what may be stored or reused.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};

@@ -3,7 +3,7 @@
 //! Invariants: reading never fails. What is malformed gets the reading that stores and reuses less ("a cache
 //! … is encouraged to consider responses that have invalid freshness information … to be stale", RFC 9111
 //! §4.2.1); unknown directives are skipped; names are compared without case; quoted values are understood.
-//! Not here: what the directives lead to (`cache::freshness`).
+//! Not here: what the directives lead to (`cache::freshness`, `cache::storing`).
 //!
 //! [RFC 9111 §5.2]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2
 //! [RFC 5861]: https://www.rfc-editor.org/rfc/rfc5861

@@ -97,18 +97,13 @@ impl Generations {
         Stamp(next(last.unwrap_or_else(|last| last)))
     }
 
-    /// Makes everything that carries one of these slots' tags and took off before now unusable.
-    fn invalidate(&self, slots: &TagSlots, cause: Cause, now: SystemTime) {
+    /// Makes everything that carries any of these tags and took off before now unusable.
+    pub fn invalidate_tags(&self, tags: &[Tag], cause: Cause, now: SystemTime) {
         let stamp = self.stamp(now).0 | if cause == Cause::Write { Stamp::WRITE } else { 0 };
-        for slot in self.atomics(slots) {
+        let slots = TagSlots(tags.iter().map(|tag| self.slot(tag)).collect());
+        for slot in self.atomics(&slots) {
             slot.fetch_max(stamp, Ordering::AcqRel);
         }
-    }
-
-    /// Makes only what carries exactly this tag unusable, without touching what carries [`Tag::Everything`].
-    pub fn invalidate_tags(&self, tags: &[Tag], cause: Cause, now: SystemTime) {
-        let slots = TagSlots(tags.iter().map(|tag| self.slot(tag)).collect());
-        self.invalidate(&slots, cause, now);
     }
 
     /// Returns the latest moment at which any of these tags became unusable: the generation that a reader who

@@ -115,13 +115,6 @@ impl PrimaryKey {
     }
 }
 
-impl CacheKey {
-    /// Returns the partition that the key belongs to.
-    pub fn partition(&self) -> CredentialPartition {
-        self.partition
-    }
-}
-
 impl Hash for CacheKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // The hash is keyed and uniform: half of it is as good as hashing once more.

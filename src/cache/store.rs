@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{HeaderMap, HeaderName};
 use moka::future::Cache;
 use moka::notification::RemovalCause;
-use moka::ops::compute::Op;
+use moka::ops::compute::{CompResult, Op};
 use moka::policy::EvictionPolicy;
 
 use crate::cache::generations::{Cause, Generations, Stamp, Standing};
@@ -52,6 +52,15 @@ pub struct Insertion {
     pub response: Arc<StoredResponse>,
     /// How long it is worth keeping.
     pub retention: Duration,
+}
+
+/// Whether a response was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is in the store.
+    Yes,
+    /// It became unusable on its way, or a later one is there.
+    No,
 }
 
 impl Store {
@@ -104,12 +113,13 @@ impl Store {
         primary.variant(response.nominated(), fields, &self.hasher)
     }
 
-    /// Keeps a response, unless it has become unusable since it took off. `fields` are those of its request.
-    pub async fn insert(&self, insertion: Insertion, fields: &HeaderMap) {
+    /// Keeps a response, unless it has become unusable since it took off, or a later one is there already. `fields` are
+    /// those of its request.
+    pub async fn insert(&self, insertion: Insertion, fields: &HeaderMap) -> Inserted {
         let Insertion { primary, response, retention } = insertion;
         let provenance = response.provenance();
         if self.generations.standing(&provenance.slots, provenance.stamp) == Standing::Unusable {
-            return;
+            return Inserted::No;
         }
         let key = self.variant_of(primary, &response, fields);
         if key != primary.key() {
@@ -127,7 +137,10 @@ impl Store {
                 Op::Put(Kept::Response { response, retention })
             })
         });
-        newest.await;
+        match newest.await {
+            CompResult::Inserted(_) | CompResult::ReplacedWith(_) => Inserted::Yes,
+            CompResult::Unchanged(_) | CompResult::StillNone(_) | CompResult::Removed(_) => Inserted::No,
+        }
     }
 
     /// Replaces a stored response by the same one with its body in one more coding; a newer one stays.

@@ -190,10 +190,17 @@ impl StoredResponse {
     ///
     /// [RFC 9111 §4.3.4]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.4
     pub fn is_validated_by(&self, fields: &HeaderMap) -> bool {
-        let weak = |value: &HeaderValue| weak_tag(value.as_bytes()).to_vec();
-        match fields.get(header::ETAG) {
-            // "If the 304 has a strong validator …, the cache selects stored responses with the same one."
-            Some(tag) => self.fields.get(header::ETAG).is_some_and(|stored| weak(stored) == weak(tag)),
+        let stored = |name: &HeaderName| self.fields.get(name).map(HeaderValue::as_bytes);
+        if let Some(tag) = fields.get(header::ETAG).map(HeaderValue::as_bytes) {
+            // "If the new response contains one or more strong validators, then each of those strong validators
+            // identifies a selected representation for update"; a weak one must match weakly.
+            let is_weak = tag.starts_with(b"W/");
+            return stored(&header::ETAG)
+                .is_some_and(|own| if is_weak { weak_tag(own) == weak_tag(tag) } else { own == tag });
+        }
+        match fields.get(header::LAST_MODIFIED).map(HeaderValue::as_bytes) {
+            Some(modified) => stored(&header::LAST_MODIFIED) == Some(modified),
+            // Without a validator it can only speak of the one response that was asked about.
             None => true,
         }
     }

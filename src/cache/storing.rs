@@ -12,7 +12,7 @@ use http::header::{self, HeaderMap};
 use crate::admission::AdmittedRequest;
 use crate::cache::directives::{ResponseDirectives, ResponseFlags, Storing};
 use crate::cache::policy::{CacheKind, FreshnessPolicy, is_heuristically_cacheable};
-use crate::headers;
+use crate::headers::{self, ContentCoding};
 use crate::routes::{Route, RoutePolicy};
 
 /// Why an answer is not stored.
@@ -91,11 +91,10 @@ pub fn check_storable(
 
 /// What is stored must be decodable for whoever does not take its coding.
 fn check_coding(fields: &HeaderMap) -> Result<(), NotStorable> {
-    let mut codings = headers::members(fields, &header::CONTENT_ENCODING);
-    let is_known = codings.next().is_none_or(|coding| {
-        ["gzip", "x-gzip", "identity"].iter().any(|known| coding.eq_ignore_ascii_case(known))
-    });
-    if is_known && codings.next().is_none() { Ok(()) } else { Err(NotStorable::Coding) }
+    match headers::content_coding(fields) {
+        ContentCoding::Identity | ContentCoding::Gzip => Ok(()),
+        ContentCoding::Other => Err(NotStorable::Coding),
+    }
 }
 
 /// An answer that sets a cookie is stored without it, but not for everybody together.

@@ -47,7 +47,7 @@ pub struct FlightKey {
     key: CacheKey,
     generation: Stamp,
     /// Whether a response that was stored meanwhile will do; those who demand validation fly apart.
-    is_shared: bool,
+    accepts_stored: bool,
 }
 
 impl std::hash::Hash for FlightKey {
@@ -72,19 +72,31 @@ impl Proxy {
         self.reply_with_stored(target, &found, reuse).await
     }
 
-    /// Boards flights until one brings what this request may have.
+    /// Boards flights until one brings what this request may have, within one deadline.
     pub async fn board(&self, miss: Miss) -> Reply {
-        for _ in 0..MAX_BOARDINGS {
-            if self.is_grounded(&miss.target) {
-                break;
-            }
-            let (landing, boarding) = self.fly_with(&miss).await;
-            if let Some(reply) = self.disembark(&miss, landing, boarding).await {
-                return reply;
+        match time::timeout(self.settings().flight_timeout, self.board_in_time(&miss)).await {
+            Ok(Some(reply)) => reply,
+            // What landed was for somebody else, again and again, or cannot be shared: this request goes alone.
+            Ok(None) => self.go_alone(miss, outgoing::empty()).await,
+            Err(_) => {
+                let late = ForwardFailure::Upstream(UpstreamFault::Timeout);
+                let stale = self.stale_reply(&miss, None).await;
+                stale.unwrap_or_else(|| forward::failed(late, miss.reason, None))
             }
         }
-        // What landed was for somebody else, again and again, or cannot be shared: this request goes alone.
-        self.go_alone(miss, outgoing::empty()).await
+    }
+
+    async fn board_in_time(&self, miss: &Miss) -> Option<Reply> {
+        for _ in 0..MAX_BOARDINGS {
+            if self.is_grounded(&miss.target) {
+                return None;
+            }
+            let (landing, boarding) = self.fly_with(miss).await;
+            if let Some(reply) = self.disembark(miss, landing, boarding).await {
+                return Some(reply);
+            }
+        }
+        None
     }
 
     /// Forwards a request for itself alone; a stale response stands in for a failure here, too.
@@ -94,7 +106,7 @@ impl Proxy {
             return reply;
         }
         let answered = match reply.status.outcome {
-            CacheOutcome::Forwarded { status, .. } => status.and_then(|code| StatusCode::from_u16(code).ok()),
+            CacheOutcome::Forwarded { status, .. } => status,
             CacheOutcome::Hit | CacheOutcome::Own => None,
         };
         self.stale_reply(&miss, answered).await.unwrap_or(reply)
@@ -103,33 +115,29 @@ impl Proxy {
     /// Joins the flight of this key, or takes off, and waits for its landing.
     async fn fly_with(&self, miss: &Miss) -> (Landing, Boarding) {
         let is_demanded = self.policy().directives(&miss.target.request).validation == Validation::Demanded;
-        let demand = match miss.reason {
-            ForwardReason::ClientDirective | ForwardReason::AlwaysValidate => Demand::Validation,
-            _ if is_demanded => Demand::Validation,
-            _ => Demand::Freshness,
-        };
+        let must_ask = is_demanded
+            || matches!(miss.reason, ForwardReason::ClientDirective | ForwardReason::AlwaysValidate);
+        let demand = if must_ask { Demand::Validation } else { Demand::Freshness };
         let (seat, boarding) = self.take_seat(&miss.target, demand).await;
-        let landing = match time::timeout(self.settings().flight_timeout, seat.landed()).await {
-            Ok(Ok(landing)) => landing,
-            Ok(Err(FlightLost)) => {
-                self.metrics().flights.lost();
-                Landing::failed(ForwardFailure::Lost)
-            }
-            Err(_) => Landing::failed(ForwardFailure::Upstream(UpstreamFault::Timeout)),
-        };
+        if boarding == Boarding::Collapsed {
+            self.metrics().flights.joined();
+        }
+        let landing = seat.landed().await.unwrap_or_else(|FlightLost| {
+            self.metrics().flights.lost();
+            Landing::failed(ForwardFailure::Lost)
+        });
         (landing, boarding)
     }
 
     async fn take_seat(&self, target: &Target, demand: Demand) -> (Seat<Landing>, Boarding) {
         let slots = self.slots_of(&target.request);
         let key = self.store().key_of(target.primary, target.request.fields()).await;
-        let is_shared = demand != Demand::Validation;
-        let key = FlightKey { key, generation: self.generations().generation(&slots), is_shared };
+        let accepts_stored = demand != Demand::Validation;
+        let key = FlightKey { key, generation: self.generations().generation(&slots), accepts_stored };
         let itinerary = Itinerary { target: target.clone(), slots, demand };
         let (seat, boarding) = self.flights().join(key, || self.clone().fly(itinerary));
-        match boarding {
-            Boarding::TookOff => self.metrics().flights.took_off(),
-            Boarding::Collapsed => self.metrics().flights.joined(),
+        if boarding == Boarding::TookOff {
+            self.metrics().flights.took_off();
         }
         (seat, boarding)
     }
@@ -201,13 +209,11 @@ impl Proxy {
         if self.generations().standing(&provenance.slots, provenance.stamp) == Standing::Unusable {
             return None;
         }
-        let outcome = CacheOutcome::Forwarded {
-            reason: miss.reason,
-            status: upstream.map(|status| status.as_u16()),
-            stored: false,
-            collapsed: false,
+        let status = CacheStatus {
+            ttl: Some(freshness.ttl()),
+            detail: Some(STALE_IF_ERROR),
+            ..CacheStatus::forwarded(miss.reason, upstream)
         };
-        let status = CacheStatus { outcome, ttl: Some(freshness.ttl()), detail: Some(STALE_IF_ERROR) };
         let reuse = Reuse { freshness, handling: Handling::Forward(miss.reason), status };
         Some(self.reply_with_stored(&miss.target, &miss.found, reuse).await)
     }
@@ -247,12 +253,8 @@ impl Proxy {
         let source = if is_stored { Source::Fetched(freshness) } else { Source::Shared };
         let mut reply = self.present(&miss.target, response, source).await;
         reply.headers_mut().extend(limits.clone());
-        let outcome = CacheOutcome::Forwarded {
-            reason: miss.reason,
-            status: upstream.map(|status| status.as_u16()),
-            stored: is_stored,
-            collapsed,
-        };
+        let outcome =
+            CacheOutcome::Forwarded { reason: miss.reason, status: upstream, stored: is_stored, collapsed };
         let ttl = is_stored.then(|| freshness.ttl());
         let status = CacheStatus { outcome, ttl, detail: None };
         Reply { response: reply, handling: Handling::Forward(miss.reason), status }

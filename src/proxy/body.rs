@@ -264,15 +264,7 @@ impl BodyMemory {
     /// # Errors
     /// See [`NotCollected`].
     pub async fn collect(&self, body: IncomingBody, permit: Permit) -> Result<Collected, NotCollected> {
-        // A body that is read here comes at upstream's own pace: the permit is held until it is whole.
-        let whole = self.read(None, body).await;
-        whole.map_err(|failure| match failure {
-            Unread::Rest { read, rest, obstacle } => {
-                let stream = UpstreamStream { read, rest, permit };
-                NotCollected::Streaming(ReplyBody::Streaming(Box::new(stream)), obstacle)
-            }
-            Unread::Broken(error) => NotCollected::Broken(error),
-        })
+        self.collect_reply(ReplyBody::streaming(body, permit)).await
     }
 
     /// Reads the body of an answer to its end, or hands it back with what was read of it.

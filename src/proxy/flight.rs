@@ -22,10 +22,10 @@ use crate::cache::directives::{ResponseDirectives, ResponseFlags};
 use crate::cache::freshness::{self, Decision};
 use crate::cache::generations::{Cause, Stamp, TagSlots};
 use crate::cache::key::normalized_path;
-use crate::cache::store::Insertion;
+use crate::cache::store::{Inserted, Insertion};
 use crate::cache::stored_response::{Found, Provenance, StoredResponse};
 use crate::cache::storing::{self, NotStorable};
-use crate::headers;
+use crate::headers::{self, ContentCoding};
 use crate::links::region_urls;
 use crate::metrics::store::{NotStoredReason, RefreshOutcome};
 use crate::proxy::body::{NotCollected, Obstacle, ReplyBody};
@@ -72,7 +72,7 @@ impl Proxy {
     pub async fn fly(self, itinerary: Itinerary) -> Landing {
         let landing = self.fly_there(&itinerary).await;
         if itinerary.demand == Demand::Refreshment {
-            let outcome = if landing.is_success() { RefreshOutcome::Ok } else { RefreshOutcome::Failed };
+            let outcome = if landing.is_fresh_again() { RefreshOutcome::Ok } else { RefreshOutcome::Failed };
             self.metrics().flights.refreshed(outcome);
         }
         landing
@@ -203,9 +203,11 @@ impl Proxy {
         let request = &itinerary.target.request;
         let variant = self.store().variant_of(itinerary.target.primary, &response, request.fields());
         let storage = if verdict.is_ok() {
-            self.insert(itinerary, Arc::clone(&response)).await;
             self.accepted().add(request.partition());
-            Storage::Stored
+            match self.insert(itinerary, Arc::clone(&response)).await {
+                Inserted::Yes => Storage::Stored,
+                Inserted::No => Storage::NotStored,
+            }
         } else {
             self.metrics().store.not_stored(NotStoredReason::NotStorable);
             self.note_rejection(request, status);
@@ -214,12 +216,16 @@ impl Proxy {
         Cargo::Shared { response, variant, storage }
     }
 
-    async fn insert(&self, itinerary: &Itinerary, response: Arc<StoredResponse>) {
+    async fn insert(&self, itinerary: &Itinerary, response: Arc<StoredResponse>) -> Inserted {
         let retention =
             freshness::retention(&itinerary.target.request, &response, self.policy(), self.clock().now());
         let insertion = Insertion { primary: itinerary.target.primary, response, retention };
-        self.store().insert(insertion, itinerary.target.request.fields()).await;
-        self.metrics().store.inserted();
+        let inserted = self.store().insert(insertion, itinerary.target.request.fields()).await;
+        match inserted {
+            Inserted::Yes => self.metrics().store.inserted(),
+            Inserted::No => {}
+        }
+        inserted
     }
 
     /// Returns the body as it is kept; `None` when it is gzip that cannot be undone for whoever does not take it.
@@ -229,8 +235,7 @@ impl Proxy {
         head: &mut response::Parts,
         bytes: &Bytes,
     ) -> Option<StoredBody> {
-        let is_gzip = headers::members(&head.headers, &header::CONTENT_ENCODING)
-            .any(|coding| coding.to_ascii_lowercase().ends_with("gzip"));
+        let is_gzip = headers::content_coding(&head.headers) == ContentCoding::Gzip;
         let plain = if is_gzip { self.decoded(bytes).await? } else { bytes.clone() };
         let is_json = head.status.is_success() && headers::is_json(&head.headers);
         let splices = self
@@ -309,7 +314,7 @@ impl Proxy {
         let lost = match status {
             StatusCode::UNAUTHORIZED if request.credential().is_some() => Tag::Partition(partition),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => {
-                Tag::Seen(partition, tags::with_slash(&normalized_path(request.path())))
+                Tag::Seen(partition, normalized_path(request.path()))
             }
             status if status.is_success() => return self.accepted().add(request.partition()),
             _ => return,
@@ -321,10 +326,11 @@ impl Proxy {
 
     /// Returns the slots of the tags that an answer to this request carries.
     pub fn slots_of(&self, request: &AdmittedRequest) -> TagSlots {
-        let mut carried = tags::carried_by(&normalized_path(request.path()));
+        let path = normalized_path(request.path());
+        let mut carried = tags::carried_by(&path);
         let partition = *request.partition().as_bytes();
         carried.push(Tag::Partition(partition));
-        carried.push(Tag::Seen(partition, tags::with_slash(&normalized_path(request.path()))));
+        carried.push(Tag::Seen(partition, path));
         self.generations().slots(&carried)
     }
 }

@@ -20,8 +20,8 @@ use crate::cache::generations::Cause;
 use crate::cache::invalidation::{self, WriteOutcome};
 use crate::cache::key::normalized_path;
 use crate::clock::Stopwatch;
-use crate::handling::{ForwardReason, Handling, Refusal, RefusalReason};
-use crate::headers::{self, CacheOutcome, CacheStatus};
+use crate::handling::{ForwardReason, Handling};
+use crate::headers::{self, CacheStatus, ContentCoding};
 use crate::links::region_urls::{self, RegionUrlShape};
 use crate::metrics::store::InvalidationCause;
 use crate::metrics::upstream::UpstreamOutcome;
@@ -51,8 +51,9 @@ impl Proxy {
         let write = self.errands().run(async move { proxy.forward_through(&written, body, reason).await });
         // The task goes on when this client leaves; it is gone only if it panicked.
         write.await.unwrap_or_else(|_| {
+            self.metrics().panicked();
             self.invalidate(&request, &Err(ForwardFailure::Lost));
-            Reply::refusal(&Refusal::new(RefusalReason::InternalError, "The request's work was lost."))
+            Reply::refusal(&ForwardFailure::Lost.refusal())
         })
     }
 
@@ -126,7 +127,8 @@ impl Proxy {
     pub fn note_failure(&self, error: &UpstreamError) {
         let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
         let causes: Vec<String> = causes.map(ToString::to_string).collect();
-        tracing::warn!(error = %error, causes = causes.join(": "), "upstream failed");
+        let causes = (!causes.is_empty()).then(|| causes.join(": "));
+        tracing::warn!(error = %error, causes, "upstream failed");
     }
 
     /// Makes unusable what a write has changed.
@@ -213,36 +215,27 @@ impl Proxy {
 
 /// Returns the body without its coding; empty, so that nothing is found in it, where that cannot be undone.
 fn plain(fields: &HeaderMap, bytes: &Bytes, limit: usize) -> Bytes {
-    match fields.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => bytes.clone(),
-        Some(b"gzip" | b"x-gzip") => decode(bytes, limit).unwrap_or_default(),
-        Some(_) => Bytes::new(),
+    match headers::content_coding(fields) {
+        ContentCoding::Identity => bytes.clone(),
+        ContentCoding::Gzip => decode(bytes, limit).unwrap_or_default(),
+        ContentCoding::Other => Bytes::new(),
     }
 }
 
 /// Makes the reply of an answer that was passed on.
 pub fn forwarded(response: http::Response<ReplyBody>, reason: ForwardReason, status: StatusCode) -> Reply {
-    let outcome =
-        CacheOutcome::Forwarded { reason, status: Some(status.as_u16()), stored: false, collapsed: false };
-    let status = CacheStatus { outcome, ttl: None, detail: None };
+    let status = CacheStatus::forwarded(reason, Some(status));
     Reply { response, handling: Handling::Forward(reason), status }
 }
 
 /// Makes the reply of a forward that failed.
 pub fn failed(failure: ForwardFailure, reason: ForwardReason, status: Option<StatusCode>) -> Reply {
     let refusal = failure.refusal();
-    let mut reply = Reply::refusal(&refusal);
-    reply.status = CacheStatus {
-        outcome: CacheOutcome::Forwarded {
-            reason,
-            status: status.map(|status| status.as_u16()),
-            stored: false,
-            collapsed: false,
-        },
-        ttl: None,
-        detail: Some(refusal.reason.label()),
-    };
-    reply
+    let detail = Some(refusal.reason.label());
+    Reply {
+        status: CacheStatus { detail, ..CacheStatus::forwarded(reason, status) },
+        ..Reply::refusal(&refusal)
+    }
 }
 
 fn outcome_of(fault: UpstreamFault) -> UpstreamOutcome {

@@ -1,4 +1,5 @@
-//! Remembers keys whose answers could not be shared, so that the next callers do not queue up behind each other.
+//! Remembers keys whose answers could not be shared, so that the next callers do not queue up behind each other: what
+//! other caches call "hit-for-miss".
 //!
 //! Invariants: bounded; a key is forgotten after a minute. Not here: why an answer cannot be shared.
 
@@ -11,7 +12,7 @@ use crate::cache::key::{CacheKey, KeyHashBuilder};
 /// How long a key is remembered.
 const MEMORY: Duration = Duration::from_mins(1);
 
-/// Most keys remembered; beyond that the oldest knowledge goes, which only costs a flight.
+/// Most keys remembered; beyond that all are forgotten, which only costs a flight each.
 const MOST: usize = 8_192;
 
 /// Keys that are not worth collapsing, until when.

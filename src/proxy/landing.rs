@@ -86,7 +86,7 @@ impl ForwardFailure {
         match self {
             Self::Busy => Refusal::new(
                 RefusalReason::UpstreamBusy,
-                "Too many requests are waiting for Sentry. Try again in a moment.",
+                "No capacity for Sentry came free in time. Try again in a moment.",
             ),
             Self::Lost => Refusal::new(RefusalReason::InternalError, "The request's work was lost."),
             Self::Upstream(UpstreamFault::Unreachable) => {
@@ -106,10 +106,9 @@ impl ForwardFailure {
 }
 
 impl Landing {
-    /// Returns whether it brings an answer that is no failure.
-    pub fn is_success(&self) -> bool {
-        !matches!(self.cargo, Cargo::Failed(_))
-            && self.upstream.is_none_or(|status| !status.is_server_error())
+    /// Returns whether the store holds a fresh response again.
+    pub fn is_fresh_again(&self) -> bool {
+        matches!(self.cargo, Cargo::Shared { storage: Storage::Stored | Storage::Found, .. })
     }
 
     /// Makes a landing that brings nothing.

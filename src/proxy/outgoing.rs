@@ -1,8 +1,8 @@
 //! Builds what is sent upstream: the client's own request, or what a flight asks for many clients. Pure.
 //!
-//! Invariants: a flight's request follows from the key of what it fetches and from our validators; of the client
-//! that made it take off it carries no condition, no directive, no range and no `Referer` (upstream echoes its
-//! origin, `sentry-api.md` §1). Every other request goes on as the client sent it, cleaned.
+//! Invariants: what a flight asks for follows from the key and from our validators; of the client that made it take off
+//! it carries no condition, no directive, no range and no `Referer` (upstream echoes its origin, `sentry-api.md` §1).
+//! Its other fields go along, since upstream may nominate any of them by `Vary`. Every other request goes on as the client sent it, cleaned.
 //! Not here: the target (`regions`), `Host` and the length (`upstream`).
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};

@@ -20,7 +20,7 @@ use crate::cache::freshness::{Freshness, current_age};
 use crate::cache::stored_response::{StoredResponse, is_not_modified};
 use crate::config::Downstream;
 use crate::handling::{Handling, Refusal};
-use crate::headers::{self, CacheOutcome, CacheStatus};
+use crate::headers::{self, CacheOutcome, CacheStatus, ContentCoding};
 use crate::links;
 use crate::links::KnownHosts;
 use crate::links::region_urls::RegionUrlShape;
@@ -222,11 +222,8 @@ pub fn in_readable_coding(
     fields: &mut HeaderMap,
     body: ReplyBody,
 ) -> ReplyBody {
-    let mut codings = headers::members(fields, &header::CONTENT_ENCODING);
-    let is_gzip = codings.next().is_some_and(|coding| coding.to_ascii_lowercase().ends_with("gzip"));
-    let is_readable = !is_gzip || codings.next().is_some();
-    drop(codings);
-    if is_readable || (shape.is_none() && accepts_gzip(request) == AcceptsGzip::Yes) {
+    let is_gzip = headers::content_coding(fields) == ContentCoding::Gzip;
+    if !is_gzip || (shape.is_none() && accepts_gzip(request) == AcceptsGzip::Yes) {
         return body;
     }
     // What described the coded bytes does not describe these; their length is known at their end.

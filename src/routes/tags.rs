@@ -3,8 +3,8 @@
 //! A stored response carries the tags of its path ([`carried_by`]); a write touches tags (`cache::invalidation`).
 //! A tag says "this very resource", "everything below this resource" or "everything of this organization".
 //!
-//! Invariant: a path's own resource is among its tags, and so is each resource that it lies below, so that a
-//! write to any of them can reach it. Not here: identifiers that only bodies tell.
+//! Invariant: a path's own resource is among its tags, and so is each resource that it lies below, up to its
+//! organization, so that a write to any of them can reach it. Not here: identifiers that only bodies tell.
 
 /// The prefix under which Sentry's organizations live.
 const ORGANIZATIONS: &str = "/api/0/organizations/";
@@ -29,7 +29,7 @@ pub enum Tag {
     Seen([u8; 16], String),
 }
 
-/// Returns the tags that a stored response of `path` carries, besides [`Tag::Everything`]. The path comes
+/// Returns the tags that a stored response of `path` carries whoever asked, besides [`Tag::Everything`]. The path comes
 /// normalized and without its query: variants by query are one resource.
 pub fn carried_by(path: &str) -> Vec<Tag> {
     let path = with_slash(path);
