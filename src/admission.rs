@@ -196,6 +196,9 @@ impl Admission {
         let base = self.bases.of(&head, peer)?;
         let mut fields = head.headers;
         headers::clean_request(&mut fields);
+        if head.method == Method::OPTIONS {
+            check_max_forwards(&mut fields)?;
+        }
         self.check_loop(&mut fields, head.version)?;
         let credential = take_credential(&mut fields)?;
         let cookies = self.carriage(credential.as_ref(), &mut fields);
@@ -338,6 +341,27 @@ fn check_method(method: &Method) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+/// "Each intermediary that receives a TRACE or OPTIONS request containing a Max-Forwards header field MUST check and
+/// update its value prior to forwarding the request" ([RFC 9110 §7.6.2]).
+///
+/// [RFC 9110 §7.6.2]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
+fn check_max_forwards(fields: &mut HeaderMap) -> Result<(), Refusal> {
+    let left =
+        fields.get(header::MAX_FORWARDS).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    match left {
+        // "If the received value is zero (0), the intermediary MUST NOT forward the request".
+        Some(0) => Err(Refusal::new(
+            RefusalReason::MethodNotAllowed,
+            "Max-Forwards is 0: the request ends at this proxy.",
+        )),
+        Some(left) => {
+            fields.insert(header::MAX_FORWARDS, (left - 1).into());
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 /// Takes the credential out of the fields.
@@ -720,5 +744,17 @@ mod tests {
             let admitted = admitted(&line, &[TOKEN]);
             assert_eq!((admitted.path(), admitted.query()), (path, query));
         }
+    }
+
+    #[test]
+    fn rfc9110_7_6_2_max_forwards_counts_down_and_ends_here_at_zero() {
+        let admission = admission(&load::defaults());
+        let admit = |left: &str| {
+            let head = head("OPTIONS /api/0/organizations/", &[("max-forwards", left)]);
+            admission.admit(head, BodyFraming::Absent, PEER)
+        };
+        assert_eq!(admit("3").unwrap().fields()["max-forwards"], "2");
+        assert_eq!(admit("many").unwrap().fields()["max-forwards"], "many");
+        assert_eq!(admit("0").unwrap_err().reason, RefusalReason::MethodNotAllowed);
     }
 }

@@ -37,29 +37,8 @@ pub struct Rule {
     pub label: RouteLabel,
     /// What holds.
     pub policy: RoutePolicy,
-    /// Who wrote the rule.
-    pub origin: RuleOrigin,
     /// Query parameter whose presence makes the answer one that is never stored.
     pub never_with: Option<&'static str>,
-}
-
-/// Who wrote a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RuleOrigin {
-    /// The operator, under `cache.rules`.
-    Configured,
-    /// We did.
-    BuiltIn,
-}
-
-impl RuleOrigin {
-    /// Returns the one spelling of the origin.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Configured => "configured",
-            Self::BuiltIn => "built-in",
-        }
-    }
 }
 
 /// What the table says about one path.
@@ -224,8 +203,7 @@ impl<'a> Compiler<'a> {
         let policy = self.configured_policy(&key, rule);
         if let (Some(template), Some(policy)) = (template, policy) {
             let label = RouteLabel::Template(Arc::from(rule.route.as_str()));
-            let origin = RuleOrigin::Configured;
-            self.table.add(&template, Rule { label, policy, origin, never_with: None });
+            self.table.add(&template, Rule { label, policy, never_with: None });
         }
     }
 
@@ -274,8 +252,7 @@ impl<'a> Compiler<'a> {
             },
         };
         let label = RouteLabel::Template(Arc::from(rule.route.as_str()));
-        let origin = RuleOrigin::BuiltIn;
-        self.table.add(&template, Rule { label, policy, origin, never_with: rule.never_with });
+        self.table.add(&template, Rule { label, policy, never_with: rule.never_with });
     }
 
     fn class(&self, name: &str) -> Option<ClassPolicy> {

@@ -271,8 +271,7 @@ fn client(connector: Connector, idle: Duration, connections: usize) -> HttpClien
 /// Returns a second copy of a request that may be sent twice.
 fn repeatable(request: &Request<OutgoingBody>) -> Option<Request<OutgoingBody>> {
     // "A proxy MUST NOT automatically retry non-idempotent requests" (RFC 9110 §9.2.2); we keep to safe ones.
-    let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    if !is_safe || !request.body().is_end_stream() {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
         return None;
     }
     let mut copy = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());

@@ -319,7 +319,7 @@ fn describes_content(name: &HeaderName) -> bool {
     )
 }
 
-/// Reads `Age`; "a cache … that receives an invalid Age value SHOULD ignore" it (RFC 9111 §5.1).
+/// Reads `Age`; an invalid one is ignored (RFC 9111 §5.1).
 fn age_value(fields: &HeaderMap) -> Duration {
     let first = headers::members(fields, &header::AGE).next().unwrap_or_default();
     if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_digit()) {
