@@ -50,9 +50,10 @@ pub mod server;
 pub mod admin;
 
 pub mod assembly;
-pub mod cli;
 pub mod logging;
 pub mod sandbox;
+
+pub mod cli;
 
 /// How often the store does the housekeeping that otherwise falls to whoever comes next.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
