@@ -18,10 +18,10 @@ use crate::config::{Config, Problem};
 use crate::credential::{CredentialKeys, derive_key};
 use crate::metrics::Metrics;
 use crate::metrics::store::StoreLevels;
-use crate::proxy::accepted::Accepted;
 use crate::proxy::body::BodyMemory;
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
+use crate::proxy::known_credentials::KnownCredentials;
 use crate::proxy::{Proxy, Rooms, Settings};
 use crate::regions::{BadOrigin, Regions};
 use crate::routes;
@@ -85,7 +85,7 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
         ),
         flights: Flights::new(),
         grounded: Grounded::default(),
-        accepted: Accepted::default(),
+        known_credentials: KnownCredentials::default(),
         errands: Errands::default(),
     });
     measure(&proxy, &metrics);

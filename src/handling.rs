@@ -10,7 +10,6 @@
 //! [RFC 8941]: https://www.rfc-editor.org/rfc/rfc8941#section-3.3.4
 
 use std::fmt;
-use std::time::Duration;
 
 use http::StatusCode;
 
@@ -276,14 +275,12 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// One sentence for the client; never the cause's own words, never a secret.
     pub detail: &'static str,
-    /// When asking again makes sense, where that is known to be true.
-    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    /// Returns a refusal that says nothing about when to come back.
+    /// Returns a refusal.
     pub const fn new(reason: RefusalReason, detail: &'static str) -> Self {
-        Self { reason, detail, retry_after: None }
+        Self { reason, detail }
     }
 }
 

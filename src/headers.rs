@@ -59,7 +59,7 @@ const SPOOFABLE_PREFIX: &str = "x-sentry-subnet-";
 const LIMIT_PREFIX: &str = "x-sentry-rate-limit-";
 
 /// Removes the fields that concern one connection, including those that `Connection` nominates.
-pub fn remove_hop_by_hop(fields: &mut HeaderMap) {
+fn remove_hop_by_hop(fields: &mut HeaderMap) {
     // "Intermediaries MUST parse a received Connection header field before a message is forwarded and, for each
     // connection-option in this field, remove any header or trailer field(s) from the message with the same name
     // as the connection-option" (RFC 9110 §7.6.1).
@@ -325,17 +325,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
-        let mut fields = HeaderMap::new();
-        for (name, value) in pairs {
-            fields.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_str(value).unwrap(),
-            );
-        }
-        fields
-    }
+    use crate::testing::fields;
 
     #[test]
     fn fields_nominated_by_connection_are_removed() {

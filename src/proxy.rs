@@ -36,18 +36,17 @@ use crate::config::{Config, Downstream, InvalidationScope, LogRequests};
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::metrics::Metrics;
 use crate::metrics::store::InvalidationCause;
-use crate::proxy::accepted::Accepted;
 use crate::proxy::boarding::FlightKey;
 use crate::proxy::body::{BodyMemory, ReplyBody};
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
+use crate::proxy::known_credentials::KnownCredentials;
 use crate::proxy::landing::Landing;
 use crate::proxy::record::Exchange;
 use crate::proxy::reply::Reply;
 use crate::regions::Regions;
 use crate::upstream::{BoxError, OutgoingBody, Upstream};
 
-pub mod accepted;
 pub mod boarding;
 pub mod body;
 pub mod decoding;
@@ -55,6 +54,7 @@ pub mod errands;
 pub mod flight;
 pub mod forward;
 pub mod grounded;
+pub mod known_credentials;
 pub mod landing;
 pub mod outgoing;
 pub mod record;
@@ -100,7 +100,7 @@ pub struct Rooms {
     /// Keys that are not worth collapsing.
     pub grounded: Grounded,
     /// Credentials that upstream has accepted.
-    pub accepted: Accepted,
+    pub known_credentials: KnownCredentials,
     /// Writes under way.
     pub errands: Errands,
 }
@@ -283,8 +283,8 @@ impl Proxy {
     }
 
     /// Returns the credentials that upstream has accepted.
-    pub fn accepted(&self) -> &Accepted {
-        &self.0.accepted
+    pub fn known_credentials(&self) -> &KnownCredentials {
+        &self.0.known_credentials
     }
 
     /// Returns how much memory bodies may take while they are read.

@@ -6,7 +6,7 @@
 //! Invariants: labels form a bounded set, the templates and `other`; spelling a path with other escapes never
 //! leads to another rule, and an escaped slash never ends a segment. Pure: no I/O, no clock, no allocation in a
 //! look-up.
-//! Not here: whether a path is served at all (`admission`), whether a response may be stored (`cache::freshness`).
+//! Not here: whether a path is served at all (`admission`), whether a response may be stored (`cache::storing`).
 
 use std::collections::BTreeMap;
 use std::fmt;

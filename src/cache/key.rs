@@ -231,7 +231,7 @@ pub fn normalized_path(path: &str) -> String {
 }
 
 /// Returns the normalized spelling of a query: pairs sorted by name, values of one name in their order.
-pub fn normalized_query(query: &str) -> String {
+fn normalized_query(query: &str) -> String {
     let mut pairs: Vec<(String, String)> = query
         .split('&')
         .filter(|pair| !pair.is_empty())

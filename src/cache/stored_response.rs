@@ -6,7 +6,8 @@
 //!
 //! Invariants: a stored response is complete and never changes: freshening and re-coding make a new one; it holds
 //! no credential and no cookie; its memory is its own, not a slice of a connection's buffer.
-//! Not here: whether it may be stored or reused (`cache::freshness`), where it is kept (`cache::store`).
+//! Not here: whether it may be stored (`cache::storing`) or reused (`cache::freshness`), where it is kept
+//! (`cache::store`).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -377,17 +378,7 @@ mod tests {
 
     use super::*;
     use crate::cache::generations::Generations;
-
-    fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
-        let mut fields = HeaderMap::new();
-        for (name, value) in pairs {
-            fields.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_str(value).unwrap(),
-            );
-        }
-        fields
-    }
+    use crate::testing::fields;
 
     fn provenance(seconds: u64) -> Provenance {
         let generations = Generations::new([0; 16], Duration::ZERO);

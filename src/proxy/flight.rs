@@ -5,7 +5,7 @@
 //!
 //! Invariants: the flight itself stores, before it lands, so a caller who left still fills the cache; what took off
 //! before a write is never handed out after it (`cache::generations`); what must not be shared goes to one.
-//! Not here: who waits and for how long (`proxy`), what a failure means for each (`proxy`).
+//! Not here: who waits, for how long, and what a failure means for each (`proxy::boarding`).
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -203,7 +203,7 @@ impl Proxy {
         let request = &itinerary.target.request;
         let variant = self.store().variant_of(itinerary.target.primary, &response, request.fields());
         let storage = if verdict.is_ok() {
-            self.accepted().add(request.partition());
+            self.known_credentials().add(request.partition());
             match self.insert(itinerary, Arc::clone(&response)).await {
                 Inserted::Yes => Storage::Stored,
                 Inserted::No => Storage::NotStored,
@@ -316,10 +316,10 @@ impl Proxy {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => {
                 Tag::Seen(partition, normalized_path(request.path()))
             }
-            status if status.is_success() => return self.accepted().add(request.partition()),
+            status if status.is_success() => return self.known_credentials().add(request.partition()),
             _ => return,
         };
-        if request.credential().is_none() || self.accepted().holds(request.partition()) {
+        if request.credential().is_none() || self.known_credentials().holds(request.partition()) {
             self.generations().invalidate_tags(&[lost], Cause::Purge, self.clock().now());
         }
     }

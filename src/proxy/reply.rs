@@ -5,9 +5,9 @@
 //!
 //! Invariants: a 304 goes only to a client that asked conditionally; `Link` is rewritten from the pristine stored
 //! copy, for this client; limit fields come from this very exchange or not at all.
-//! Not here: deciding (`cache::freshness`), `Cache-Status` (`proxy::record`).
+//! Not here: deciding (`cache::freshness`), putting `Cache-Status` into the answer (`proxy::record`).
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -70,9 +70,6 @@ impl Reply {
         *response.status_mut() = refusal.reason.status();
         let fields = response.headers_mut();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(wait) = refusal.retry_after {
-            fields.insert(header::RETRY_AFTER, headers::render_seconds(wait + Duration::from_millis(999)));
-        }
         if refusal.reason.status() == StatusCode::METHOD_NOT_ALLOWED {
             fields.insert(
                 header::ALLOW,
@@ -277,6 +274,7 @@ pub fn hit(freshness: Freshness, detail: Option<&'static str>) -> CacheStatus {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::time::Duration;
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -585,18 +583,6 @@ mod tests {
             let allow = reply.response.headers().contains_key(header::ALLOW);
             assert_eq!(allow, reason == RefusalReason::MethodNotAllowed, "{reason}");
         }
-    }
-
-    #[test]
-    fn retry_after_is_rounded_up_so_that_it_is_never_too_early() {
-        let told = |wait: u64| {
-            let retry_after = Some(Duration::from_millis(wait));
-            let refusal = Refusal { reason: RefusalReason::UpstreamBusy, detail: "Busy.", retry_after };
-            Reply::refusal(&refusal).response.headers()[header::RETRY_AFTER].clone()
-        };
-        assert_eq!(told(1), "1");
-        assert_eq!(told(1_000), "1");
-        assert_eq!(told(1_001), "2");
     }
 
     #[test]

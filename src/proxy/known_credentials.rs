@@ -16,9 +16,9 @@ const MOST: usize = 65_536;
 
 /// The partitions of credentials that upstream has accepted once.
 #[derive(Debug, Default)]
-pub struct Accepted(Mutex<HashSet<CredentialPartition>>);
+pub struct KnownCredentials(Mutex<HashSet<CredentialPartition>>);
 
-impl Accepted {
+impl KnownCredentials {
     /// Remembers that upstream accepted the credential of this partition.
     pub fn add(&self, partition: CredentialPartition) {
         let mut accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,7 +47,7 @@ mod tests {
         let partition = |token: &'static str| {
             keys.partition(Credential::from_field(HeaderValue::from_static(token)).as_ref())
         };
-        let accepted = Accepted::default();
+        let accepted = KnownCredentials::default();
         accepted.add(partition("Bearer a"));
         assert!(accepted.holds(partition("Bearer a")));
         assert!(!accepted.holds(partition("Bearer b")));
