@@ -8,8 +8,6 @@
 //! exists only for a request that passed; the client's spelling of the target is kept to the byte.
 //! Not here: keys (`cache::key`), lifetimes (`cache::freshness`), where it goes (`regions`).
 
-use std::net::IpAddr;
-
 use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Method, Version};
@@ -19,6 +17,7 @@ use crate::config::{Config, Cookies, PassThrough};
 use crate::credential::{Credential, CredentialKeys, CredentialKind, CredentialPartition, Fingerprint};
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::headers;
+use crate::peer::{InterimTicket, Peer};
 use crate::routes::{Route, RoutePolicy, RouteTable};
 
 pub mod base;
@@ -67,7 +66,7 @@ pub enum BodyFraming {
 pub enum Eligibility {
     /// A stored response may be reused, and the answer stored.
     Cacheable,
-    /// A stored response may be reused, but the answer is not stored: `HEAD`.
+    /// A stored response may be reused, but the answer is not stored: `HEAD`, and a range.
     ReuseOnly,
     /// The request is forwarded as it is.
     Forward(ForwardReason),
@@ -87,6 +86,7 @@ pub struct AdmittedRequest {
     body: BodyFraming,
     eligibility: Eligibility,
     cookies: CookieCarriage,
+    interim: Option<InterimTicket>,
 }
 
 /// Whether cookies travel with a request and its answer.
@@ -154,6 +154,11 @@ impl AdmittedRequest {
         self.cookies
     }
 
+    /// Returns the way to tell the client something before the answer.
+    pub fn interim(&self) -> Option<&InterimTicket> {
+        self.interim.as_ref()
+    }
+
     /// Returns whether the method is safe ([RFC 9110 §9.2.1]).
     ///
     /// [RFC 9110 §9.2.1]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1
@@ -190,10 +195,10 @@ impl Admission {
     ///
     /// # Errors
     /// The refusal is already the answer.
-    pub fn admit(&self, head: Parts, body: BodyFraming, peer: IpAddr) -> Result<AdmittedRequest, Refusal> {
+    pub fn admit(&self, head: Parts, body: BodyFraming, peer: Peer) -> Result<AdmittedRequest, Refusal> {
         check_method(&head.method)?;
         let (path, query) = self.target(&head)?;
-        let base = self.bases.of(&head, peer)?;
+        let base = self.bases.of(&head, peer.address.ip())?;
         let mut fields = head.headers;
         headers::clean_request(&mut fields);
         if head.method == Method::OPTIONS {
@@ -215,6 +220,7 @@ impl Admission {
             route,
             body,
             cookies,
+            interim: peer.interim,
         };
         admitted.eligibility = self.eligibility(&admitted);
         Ok(admitted)
@@ -281,14 +287,13 @@ impl Admission {
         if request.method != Method::GET && !is_head {
             return Eligibility::Forward(ForwardReason::Method);
         }
+        let wants_part = request.fields.contains_key(header::RANGE);
         let barrier = route_barrier(request).or_else(|| self.credential_barrier(request)).or_else(|| {
             let carries = |name: &HeaderName| request.fields.contains_key(name);
             if carries(&header::COOKIE) {
                 Some(ForwardReason::Cookie)
             } else if request.body != BodyFraming::Absent {
                 Some(ForwardReason::RequestBody)
-            } else if carries(&header::RANGE) {
-                Some(ForwardReason::Range)
             } else if carries(&REPLAY_REQUEST) {
                 Some(ForwardReason::UncacheableField)
             } else {
@@ -297,7 +302,7 @@ impl Admission {
         });
         match barrier {
             Some(reason) => Eligibility::Forward(reason),
-            None if is_head => Eligibility::ReuseOnly,
+            None if is_head || wants_part => Eligibility::ReuseOnly,
             None => Eligibility::Cacheable,
         }
     }
@@ -511,7 +516,7 @@ mod tests {
 
     #[test]
     fn what_no_key_can_hold_is_forwarded() {
-        check(PROJECTS, &[TOKEN, ("range", "bytes=0-9")], "range");
+        check(PROJECTS, &[TOKEN, ("range", "bytes=0-9")], "reuse-only");
         check(PROJECTS, &[TOKEN, ("x-sentry-replay-request", "1")], "uncacheable-field");
         for (name, value) in
             [("if-range", "\"1\""), ("if-none-match", "\"1\""), ("cache-control", "no-store")]
@@ -543,8 +548,8 @@ mod tests {
         config.cache.anonymous = true;
         assert_eq!(verdict(&config, PROJECTS, &all), "cookie");
         assert_eq!(verdict(&config, PROJECTS, &all[1..]), "request-body");
-        assert_eq!(verdict_with(&config, (PROJECTS, &all[1..]), BodyFraming::Absent), "range");
-        assert_eq!(verdict_with(&config, (PROJECTS, &all[2..]), BodyFraming::Absent), "uncacheable-field");
+        assert_eq!(verdict_with(&config, (PROJECTS, &all[1..]), BodyFraming::Absent), "uncacheable-field");
+        assert_eq!(verdict_with(&config, (PROJECTS, &all[1..2]), BodyFraming::Absent), "reuse-only");
     }
 
     #[test]
@@ -704,7 +709,9 @@ mod tests {
         let said = [TOKEN, ("x-forwarded-host", "public.example"), ("x-forwarded-proto", "https")];
         let admission = admission(&config);
         let admit = |peer: Ipv4Addr| {
-            let admitted = admission.admit(head(PROJECTS, &said), BodyFraming::Absent, peer.into()).unwrap();
+            let admitted = admission
+                .admit(head(PROJECTS, &said), BodyFraming::Absent, Peer::new((peer, 7).into()))
+                .unwrap();
             assert!(!admitted.fields().contains_key("x-forwarded-host"));
             admitted.base().as_str().to_owned()
         };

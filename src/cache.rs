@@ -7,8 +7,10 @@
 //! | directive | what `Cache-Control` says (§5.2) | [`directives`] |
 //! | private cache, shared cache | which rules a partition obeys | [`policy`] |
 //! | storable | may be kept (§3) | [`storing`] |
-//! | fresh, stale, current age, freshness lifetime | may be reused (§4.2) | [`freshness`] |
+//! | freshness lifetime, stale window | how long it may be reused (§4.2.1, §4.2.4) | [`terms`] |
+//! | fresh, stale, current age | may be reused now (§4.2) | [`freshness`] |
 //! | validator, revalidate, freshen | ask again, conditionally (§4.3) | [`stored_response`] |
+//! | precondition, range | what a client asks of a response at hand (§4.3.2) | [`conditions`] |
 //! | invalidate, purge | make unusable, by a write or by an operator (§4.4) | [`invalidation`] |
 //! | generation, stamp, tag | how an invalidation reaches what is stored | [`generations`] |
 //! | look up, evict | find; make room | [`store`] |
@@ -17,6 +19,7 @@
 //! The rooms above [`store`] are pure: no I/O, no clock. None of them knows how upstream is asked.
 
 pub mod body;
+pub mod conditions;
 pub mod directives;
 pub mod freshness;
 pub mod generations;
@@ -27,3 +30,4 @@ pub mod single_flight;
 pub mod store;
 pub mod stored_response;
 pub mod storing;
+pub mod terms;

@@ -290,9 +290,10 @@ pub struct ClassConfig {
     /// How long past its lifetime a response is reused while it is refreshed in the background.
     #[serde(default, with = "humantime_serde")]
     pub stale_while_revalidate: Duration,
-    /// How long past its lifetime a response is reused when upstream fails.
-    #[serde(default, with = "humantime_serde")]
-    pub stale_if_error: Duration,
+    /// How long past its lifetime a response is reused when upstream fails. Absent: not at all, or beside an absent
+    /// `fresh_for` RFC 9111 alone, which allows it while upstream is out of reach.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub stale_if_error: Option<Duration>,
 }
 
 /// A rule: which routes, and what holds for them.

@@ -89,15 +89,13 @@ pub enum ForwardReason {
     Cookie,
     /// The request carries a body.
     RequestBody,
-    /// The request asks for a range.
-    Range,
     /// The request carries a field that changes the answer in ways no key can hold.
     UncacheableField,
 }
 
 impl ForwardReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::UriMiss,
         Self::VaryMiss,
         Self::Stale,
@@ -111,7 +109,6 @@ impl ForwardReason {
         Self::UnknownScheme,
         Self::Cookie,
         Self::RequestBody,
-        Self::Range,
         Self::UncacheableField,
     ];
 
@@ -131,7 +128,6 @@ impl ForwardReason {
             Self::UnknownScheme => "unknown-scheme",
             Self::Cookie => "cookie",
             Self::RequestBody => "request-body",
-            Self::Range => "range",
             Self::UncacheableField => "uncacheable-field",
         }
     }
@@ -152,7 +148,6 @@ impl ForwardReason {
             | Self::UnknownScheme
             | Self::Cookie
             | Self::RequestBody
-            | Self::Range
             | Self::UncacheableField => "bypass",
         }
     }

@@ -15,6 +15,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::handling::{ForwardReason, RefusalReason};
 
+pub mod dates;
+
 /// The name under which this cache speaks of itself in `Via` and `Cache-Status`.
 pub const PSEUDONYM: &str = "sentrybox";
 

@@ -22,8 +22,9 @@ use crate::config::Config;
 use crate::handling::RefusalReason;
 use crate::headers::{CACHE_STATUS, CacheStatus};
 use crate::metrics::Metrics;
+use crate::peer::Peer;
 use crate::proxy::Proxy;
-use crate::server::{Drained, Failure, Peer, Server, ServerSettings};
+use crate::server::{Drained, Failure, Server, ServerSettings};
 use crate::upstream::environment::ProxyEnvironment;
 
 // In reading order: each room uses only those above it.
@@ -32,6 +33,7 @@ pub mod config;
 pub mod credential;
 pub mod handling;
 pub mod links;
+pub mod peer;
 
 pub mod headers;
 pub mod metrics;
@@ -185,7 +187,7 @@ async fn serve_clients(
     let proxy = proxy.clone();
     let handler = move |request: Request<Incoming>, peer: Peer| {
         let proxy = proxy.clone();
-        async move { proxy.serve(request, peer.address.ip()).await }
+        async move { proxy.serve(request, peer).await }
     };
     server.serve(listener, handler, shutdown).await
 }

@@ -12,7 +12,6 @@
 //! Invariants: every request is answered by its deadline; a stale response goes out only where `cache::freshness`
 //! allows it; every way a request can go is a `handling::Handling`. Not here: what may be stored or reused.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -36,6 +35,7 @@ use crate::config::{Config, Downstream, InvalidationScope, LogRequests};
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::metrics::Metrics;
 use crate::metrics::store::InvalidationCause;
+use crate::peer::Peer;
 use crate::proxy::boarding::FlightKey;
 use crate::proxy::body::{BodyMemory, ReplyBody};
 use crate::proxy::errands::Errands;
@@ -54,6 +54,7 @@ pub mod errands;
 pub mod flight;
 pub mod forward;
 pub mod grounded;
+pub mod head;
 pub mod known_credentials;
 pub mod landing;
 pub mod outgoing;
@@ -168,7 +169,7 @@ impl Proxy {
     }
 
     /// Serves one request.
-    pub async fn serve<B>(&self, request: Request<B>, peer: IpAddr) -> Response<ReplyBody>
+    pub async fn serve<B>(&self, request: Request<B>, peer: Peer) -> Response<ReplyBody>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
@@ -189,7 +190,7 @@ impl Proxy {
         if let Eligibility::Forward(reason) = request.eligibility() {
             return self.forward(request, body, reason).await;
         }
-        let primary = PrimaryKey::of(&request, self.regions().upstream(&request).authority(), &self.0.hasher);
+        let primary = self.primary_of(&request);
         let found = self.store().look_up(primary, request.fields()).await;
         let target = Target { request, primary };
         match freshness::decide(&target.request, &found, self.policy(), self.clock().now()) {
@@ -205,7 +206,7 @@ impl Proxy {
     /// Fetches an answer: together with everybody who wants the same, where that is allowed.
     async fn fetch(&self, miss: Miss, body: OutgoingBody) -> Reply {
         let request = &miss.target.request;
-        // `HEAD` brings nothing that could be stored; what a client forbids to store is for this client alone.
+        // `HEAD` and a range bring nothing that could be stored; what a client forbids to store is for it alone.
         let may_store = self.policy().directives(request).storing == Storing::Allowed;
         if request.eligibility() == Eligibility::Cacheable && may_store {
             self.board(miss).await
@@ -230,6 +231,11 @@ impl Proxy {
         let purged = self.store().purge_everything(self.clock().now()).await;
         self.metrics().store.invalidated(InvalidationCause::Purge);
         purged
+    }
+
+    /// Returns the primary key of what a request asks for.
+    pub fn primary_of(&self, request: &AdmittedRequest) -> PrimaryKey {
+        PrimaryKey::of(request, self.regions().upstream(request).authority(), &self.0.hasher)
     }
 
     /// Returns the store.

@@ -109,8 +109,17 @@ pub struct ClassPolicy {
     pub fresh_for: Option<Duration>,
     /// How long past its lifetime a response is reused while it is refreshed in the background.
     pub stale_while_revalidate: Duration,
-    /// How long past its lifetime a response is reused when upstream fails.
-    pub stale_if_error: Duration,
+    /// When a stale response is reused because upstream fails.
+    pub stale_if_error: StaleIfError,
+}
+
+/// When a stale response is reused because upstream fails, and upstream itself says nothing about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StaleIfError {
+    /// For so long past its lifetime.
+    For(Duration),
+    /// RFC 9111 alone decides: while upstream is out of reach.
+    WhileDisconnected,
 }
 
 impl ClassPolicy {
@@ -119,7 +128,11 @@ impl ClassPolicy {
             name: Arc::from(name),
             fresh_for: class.fresh_for,
             stale_while_revalidate: class.stale_while_revalidate,
-            stale_if_error: class.stale_if_error,
+            stale_if_error: match (class.stale_if_error, class.fresh_for) {
+                (Some(window), _) => StaleIfError::For(window),
+                (None, Some(_)) => StaleIfError::For(Duration::ZERO),
+                (None, None) => StaleIfError::WhileDisconnected,
+            },
         }
     }
 }
@@ -289,7 +302,7 @@ mod tests {
         let class = ClassConfig {
             fresh_for: Some(Duration::from_mins(1)),
             stale_while_revalidate: Duration::ZERO,
-            stale_if_error: Duration::ZERO,
+            stale_if_error: Some(Duration::ZERO),
         };
         CacheConfig {
             max_bytes: ByteSize::mib(1),
@@ -640,7 +653,7 @@ mod tests {
         let class = ClassConfig {
             fresh_for: None,
             stale_while_revalidate: Duration::from_mins(10),
-            stale_if_error: Duration::from_hours(24),
+            stale_if_error: Some(Duration::from_hours(24)),
         };
         cache.classes.insert("slow".to_owned(), class);
         let route =

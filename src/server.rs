@@ -15,7 +15,6 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +32,7 @@ use tokio::time::timeout;
 use crate::config::{ListenConfig, ShutdownConfig};
 use crate::metrics::Metrics;
 use crate::metrics::connections::Listener;
+use crate::peer::Peer;
 use crate::server::accept::{Accepted, Acceptor};
 use crate::server::connection::converse;
 use crate::server::lifecycle::{Lifecycle, Phase};
@@ -40,19 +40,13 @@ use crate::server::lifecycle::{Lifecycle, Phase};
 pub mod accept;
 pub mod coalesce;
 pub mod connection;
+pub mod interim;
 pub mod lifecycle;
 pub mod request;
 pub mod transport;
 
 /// How long answers may take to leave once the grace is over.
 const FLUSH: Duration = Duration::from_secs(1);
-
-/// Who is connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    /// The other side's address, as the kernel knows it.
-    pub address: SocketAddr,
-}
 
 /// Answers requests; any `Fn(Request<Incoming>, Peer) -> Future<Output = Response<_>>` does.
 pub trait Handler: Clone + Send + Sync + 'static {
@@ -256,6 +250,7 @@ impl fmt::Debug for Server {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::time::UNIX_EPOCH;
 
     use http_body_util::{BodyExt, Empty};
@@ -269,8 +264,8 @@ mod tests {
     use super::*;
     use crate::metrics::exposition::Exposition;
 
-    const PEER: Peer =
-        Peer { address: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7) };
+    use crate::testing::PEER;
+
     const TICK: Duration = Duration::from_millis(50);
 
     async fn respond(request: Request<Incoming>, _peer: Peer) -> Response<Full<Bytes>> {

@@ -3,7 +3,7 @@
 //! Invariant: everything here goes through the same doors as in earnest; an [`AdmittedRequest`] was admitted.
 //! Not here: what only one room's tests need, and anything that runs (`tests/it`).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,10 +18,11 @@ use crate::cache::generations::Generations;
 use crate::cache::stored_response::{Provenance, StoredResponse};
 use crate::config::{Config, load};
 use crate::credential::CredentialKeys;
+use crate::peer::Peer;
 use crate::routes;
 
 /// Who is connected.
-pub(crate) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(crate) const PEER: Peer = Peer::new(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7));
 
 /// A credential that the cache knows.
 pub(crate) const TOKEN: (&str, &str) = ("authorization", "Bearer sntryu_one");

@@ -17,12 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
+use http::header::{HOST, HeaderMap, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
+use hyper::ext::on_informational;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -75,6 +76,16 @@ pub trait Upstream: Send + Sync + fmt::Debug {
 /// How many times a request was put on a wire, in the extensions of its answer: 2 after the one retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempts(pub u8);
+
+/// What is done with each interim response, in the extensions of a request. Those of HTTP/2 are not heard.
+#[derive(Clone)]
+pub struct OnInterim(pub Arc<dyn Fn(StatusCode, HeaderMap) + Send + Sync>);
+
+impl fmt::Debug for OnInterim {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("OnInterim")
+    }
+}
 
 /// Upstream as reached over the network.
 #[derive(Debug)]
@@ -162,7 +173,11 @@ impl HttpUpstream {
     fn addressed(&self, mut request: Request<OutgoingBody>) -> Request<OutgoingBody> {
         // The client would refuse another version on a connection that speaks HTTP/1.1.
         *request.version_mut() = Version::HTTP_11;
+        let interim = request.extensions_mut().remove();
         request.extensions_mut().clear();
+        if let Some(OnInterim(tell)) = interim {
+            on_informational(&mut request, move |interim| tell(interim.status(), interim.headers().clone()));
+        }
         request.headers_mut().remove(HOST);
         if let Route::Forward(proxy) = self.proxies.route(request.uri())
             && let Some(credential) = proxy.basic_auth()
@@ -278,6 +293,7 @@ fn repeatable(request: &Request<OutgoingBody>) -> Option<Request<OutgoingBody>> 
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
     Some(copy)
 }
 
@@ -662,6 +678,26 @@ mod tests {
         assert_eq!(response.status().as_u16(), status);
         assert_eq!(response.extensions().get(), Some(&Attempts(1)));
         assert_eq!(text(answer).await.unwrap(), body);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn interim_answers_are_told_to_whoever_wants_to_hear_them() {
+        let (upstream, mut peer) = pair();
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let mut request = of(Method::GET);
+        request.extensions_mut().insert(OnInterim(Arc::new(move |status, fields| {
+            told.send((status, fields)).unwrap();
+        })));
+        let answer = spawn(&upstream, request);
+        let _connection = peer
+            .serve(&format!(
+                "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{OK}"
+            ))
+            .await;
+        assert_eq!(text(answer.await.unwrap()).await.unwrap(), "ok");
+        assert_eq!(heard.recv().await.unwrap().0, StatusCode::PROCESSING);
+        let (status, fields) = heard.recv().await.unwrap();
+        assert_eq!((status, &fields["link"]), (StatusCode::EARLY_HINTS, &HeaderValue::from_static("</a>")));
     }
 
     #[tokio::test(start_paused = true)]

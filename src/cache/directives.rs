@@ -1,4 +1,5 @@
-//! Reads `Cache-Control` and `Pragma` once, into plain data ([RFC 9111 §5.2], [RFC 5861]).
+//! Reads `Cache-Control`, its targeted variants and `Pragma` once, into plain data ([RFC 9111 §5.2], [RFC 5861],
+//! [RFC 9213]).
 //!
 //! Invariants: reading never fails. What is malformed gets the reading that stores and reuses less ("a cache
 //! … is encouraged to consider responses that have invalid freshness information … to be stale", RFC 9111
@@ -7,10 +8,31 @@
 //!
 //! [RFC 9111 §5.2]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2
 //! [RFC 5861]: https://www.rfc-editor.org/rfc/rfc5861
+//! [RFC 9213]: https://www.rfc-editor.org/rfc/rfc9213
 
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use sfv::{BareItem, Dictionary, ListEntry, Parser};
+
+/// "A target list is an ordered list of the targeted field names that it uses for caching policy, with the order
+/// reflecting priority from most applicable to least" (RFC 9213 §2.2).
+const TARGET_LIST: [HeaderName; 2] =
+    [HeaderName::from_static("sentrybox-cache-control"), HeaderName::from_static("cdn-cache-control")];
+
+/// Fields without which what is left of a response would be misread: a list that names one is not followed, and its
+/// directive counts for the whole response.
+const ESSENTIAL: [HeaderName; 9] = [
+    header::AGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::DATE,
+    header::EXPIRES,
+    header::TRANSFER_ENCODING,
+    header::VARY,
+];
 
 /// "If a cache receives a delta-seconds value greater than the greatest integer it can represent, or if any of
 /// its subsequent calculations overflows, the cache MUST consider the value to be 2147483648" (RFC 9111 §1.2.2).
@@ -19,6 +41,8 @@ const GREATEST_DELTA: u64 = 2_147_483_648;
 /// What a response says about storing and reusing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ResponseDirectives {
+    /// Which field says it.
+    pub origin: DirectiveOrigin,
     /// Boolean directives.
     pub flags: ResponseFlags,
     /// `max-age`.
@@ -31,6 +55,18 @@ pub struct ResponseDirectives {
     pub stale_if_error: Option<Duration>,
 }
 
+/// Which field of a response says how it may be stored and reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DirectiveOrigin {
+    /// `Cache-Control`, and `Expires` beside it.
+    #[default]
+    CacheControl,
+    /// A targeted field alone, `Cache-Control` and `Expires` being ignored ([RFC 9213 §2.2]).
+    ///
+    /// [RFC 9213 §2.2]: https://www.rfc-editor.org/rfc/rfc9213#section-2.2
+    Targeted,
+}
+
 /// The boolean directives of a response, as a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ResponseFlags(u16);
@@ -38,9 +74,9 @@ pub struct ResponseFlags(u16);
 impl ResponseFlags {
     /// `no-store`: "a cache MUST NOT store any part of either the immediate request or the response".
     pub const NO_STORE: Self = Self(1);
-    /// `no-cache`, qualified or not: not reused without validation.
+    /// `no-cache` without a list of fields: not reused without validation.
     pub const NO_CACHE: Self = Self(1 << 1);
-    /// `private`, qualified or not: not for a shared cache.
+    /// `private` without a list of fields: not for a shared cache.
     pub const PRIVATE: Self = Self(1 << 2);
     /// `public`.
     pub const PUBLIC: Self = Self(1 << 3);
@@ -62,15 +98,10 @@ impl ResponseFlags {
 }
 
 impl ResponseDirectives {
-    /// Reads the directives of a response from every `Cache-Control` field it has.
+    /// Reads the directives of a response: of the first targeted field that is valid, or else of `Cache-Control`.
     pub fn read(fields: &HeaderMap) -> Self {
         let mut directives = Self::default();
-        for value in fields.get_all(header::CACHE_CONTROL) {
-            // Bytes outside ASCII can only stand in an argument that no directive of ours has.
-            for (name, argument) in Members::of(&String::from_utf8_lossy(value.as_bytes())) {
-                directives.apply(&name, argument.as_deref());
-            }
-        }
+        directives.origin = for_each_directive(fields, |name, argument| directives.apply(name, argument));
         directives
     }
 
@@ -82,8 +113,8 @@ impl ResponseDirectives {
     fn apply(&mut self, name: &str, argument: Option<&str>) {
         match name {
             "no-store" => self.flags.insert(ResponseFlags::NO_STORE),
-            "no-cache" => self.flags.insert(ResponseFlags::NO_CACHE),
-            "private" => self.flags.insert(ResponseFlags::PRIVATE),
+            "no-cache" if listed(argument).is_none() => self.flags.insert(ResponseFlags::NO_CACHE),
+            "private" if listed(argument).is_none() => self.flags.insert(ResponseFlags::PRIVATE),
             "public" => self.flags.insert(ResponseFlags::PUBLIC),
             "must-revalidate" => self.flags.insert(ResponseFlags::MUST_REVALIDATE),
             "proxy-revalidate" => self.flags.insert(ResponseFlags::PROXY_REVALIDATE),
@@ -95,6 +126,90 @@ impl ResponseDirectives {
             _ => {}
         }
     }
+}
+
+/// A directive whose qualified form lists fields of its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qualified {
+    /// `no-cache="…"`: those fields are not reused without validation ([RFC 9111 §5.2.2.4]).
+    ///
+    /// [RFC 9111 §5.2.2.4]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.2.4
+    NoCache,
+    /// `private="…"`: those fields are not for a shared cache ([RFC 9111 §5.2.2.7]).
+    ///
+    /// [RFC 9111 §5.2.2.7]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.2.7
+    Private,
+}
+
+impl Qualified {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::NoCache => "no-cache",
+            Self::Private => "private",
+        }
+    }
+}
+
+/// Returns the fields that a directive of a response lists.
+pub fn listed_fields(fields: &HeaderMap, directive: Qualified) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for_each_directive(fields, |name, argument| {
+        if name == directive.name() {
+            names.extend(listed(argument).unwrap_or_default());
+        }
+    });
+    names
+}
+
+/// Reads the argument of a qualified directive; `None` where it is no list that can be followed.
+fn listed(argument: Option<&str>) -> Option<Vec<HeaderName>> {
+    let names = argument?.split(',').map(|name| HeaderName::from_bytes(name.trim().as_bytes()));
+    let names: Vec<_> = names.collect::<Result<_, _>>().ok()?;
+    names.iter().all(|name| !ESSENTIAL.contains(name)).then_some(names)
+}
+
+/// Hands over the directives that count for a response: "select the first (in order) field in the cache's target list …
+/// with a valid, non-empty value" (RFC 9213 §2.2), or else `Cache-Control`.
+fn for_each_directive(fields: &HeaderMap, mut take: impl FnMut(&str, Option<&str>)) -> DirectiveOrigin {
+    if let Some(members) = TARGET_LIST.iter().find_map(|name| targeted_members(fields, name)) {
+        for (name, argument) in &members {
+            take(name, argument.as_deref());
+        }
+        return DirectiveOrigin::Targeted;
+    }
+    for_each_member(fields, &header::CACHE_CONTROL, take);
+    DirectiveOrigin::CacheControl
+}
+
+/// Reads a targeted field, which is a dictionary of structured values (RFC 9213 §2.1). `None` where it is absent, empty or
+/// not valid; a directive with a value of another type than its own makes it so, too.
+fn targeted_members(fields: &HeaderMap, field: &HeaderName) -> Option<Vec<(String, Option<String>)>> {
+    let lines: Vec<_> = fields.get_all(field).iter().map(HeaderValue::as_bytes).collect();
+    let members: Dictionary = Parser::new(&lines.join(&b", "[..])).parse().ok()?;
+    let read = |(name, member): (&sfv::Key, &ListEntry)| directive_of(name.as_str(), member);
+    members.iter().map(read).collect::<Option<Vec<_>>>().filter(|directives| !directives.is_empty())
+}
+
+/// Reads a member of a targeted field as a directive with its argument, if that has the type that the directive wants.
+fn directive_of(name: &str, member: &ListEntry) -> Option<(String, Option<String>)> {
+    let value = match member {
+        ListEntry::Item(item) => Some(&item.bare_item),
+        ListEntry::InnerList(_) => None,
+    };
+    let argument = match (name, value) {
+        ("max-age" | "s-maxage" | "stale-while-revalidate" | "stale-if-error", value) => {
+            Some(value?.as_integer()?.to_string())
+        }
+        ("no-cache" | "private", Some(BareItem::String(list))) => Some(list.as_str().to_owned()),
+        (
+            "no-cache" | "private" | "no-store" | "public" | "must-revalidate" | "proxy-revalidate"
+            | "must-understand",
+            value,
+        ) => value?.as_boolean()?.then_some(None)?,
+        // An extension has a type of its own, and no meaning here.
+        _ => None,
+    };
+    Some((name.to_owned(), argument))
 }
 
 /// What a request says about how it may be answered ([RFC 9111 §5.2.1]).
@@ -150,11 +265,7 @@ impl RequestDirectives {
     /// Reads the directives of a request.
     pub fn read(fields: &HeaderMap) -> Self {
         let mut directives = Self::default();
-        for value in fields.get_all(header::CACHE_CONTROL) {
-            for (name, argument) in Members::of(&String::from_utf8_lossy(value.as_bytes())) {
-                directives.apply(&name, argument.as_deref());
-            }
-        }
+        for_each_member(fields, &header::CACHE_CONTROL, |name, argument| directives.apply(name, argument));
         // "When the Cache-Control header field is also present and understood in a request, Pragma is ignored"
         // (RFC 7234 §5.4; RFC 9111 §5.4 only deprecates it).
         if !fields.contains_key(header::CACHE_CONTROL) && pragma_no_cache(fields) {
@@ -183,9 +294,19 @@ impl RequestDirectives {
 }
 
 fn pragma_no_cache(fields: &HeaderMap) -> bool {
-    fields.get_all(HeaderName::from_static("pragma")).iter().any(|value| {
-        Members::of(&String::from_utf8_lossy(value.as_bytes())).any(|(name, _)| name == "no-cache")
-    })
+    let mut is_demanded = false;
+    for_each_member(fields, &header::PRAGMA, |name, _| is_demanded |= name == "no-cache");
+    is_demanded
+}
+
+/// Hands over the members of every field of this name.
+fn for_each_member(fields: &HeaderMap, field: &HeaderName, mut take: impl FnMut(&str, Option<&str>)) {
+    for value in fields.get_all(field) {
+        // Bytes outside ASCII can only stand in an argument that no directive of ours has.
+        for (name, argument) in Members::of(&String::from_utf8_lossy(value.as_bytes())) {
+            take(&name, argument.as_deref());
+        }
+    }
 }
 
 /// Reads delta-seconds; what is missing, negative or no number reads as zero, which is stale.
@@ -308,7 +429,7 @@ mod tests {
     #[test]
     fn rfc9111_5_2_quoted_arguments_and_commas_inside_them_are_one_argument() {
         let directives = response(&[r#"private="set-cookie, max-age=5", x="a\",no-store", max-age="7""#]);
-        assert!(directives.has(ResponseFlags::PRIVATE));
+        assert!(directives.has(ResponseFlags::PRIVATE), "what lists no fields is for the whole response");
         assert!(!directives.has(ResponseFlags::NO_STORE));
         assert_eq!(delta(directives.max_age), Some(7));
     }
@@ -348,6 +469,74 @@ mod tests {
         assert_eq!(RequestDirectives::read(&fields).validation, Validation::Demanded);
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=5"));
         assert_eq!(RequestDirectives::read(&fields).validation, Validation::WhenNeeded);
+    }
+
+    /// Reads a response by the names and values of its fields.
+    fn fielded(pairs: &[(&str, &str)]) -> (ResponseDirectives, HeaderMap) {
+        let fields = crate::testing::fields(pairs);
+        (ResponseDirectives::read(&fields), fields)
+    }
+
+    #[test]
+    fn rfc9213_2_2_the_first_valid_targeted_field_counts_alone() {
+        let check = |pairs: &[(&str, &str)], origin, max_age| {
+            let (directives, _) = fielded(pairs);
+            assert_eq!((directives.origin, delta(directives.max_age)), (origin, max_age), "{pairs:?}");
+        };
+        let plain = ("cache-control", "max-age=1, no-store");
+        let (cdn, own) = (("cdn-cache-control", "max-age=2"), ("sentrybox-cache-control", "max-age=3"));
+        check(&[plain], DirectiveOrigin::CacheControl, Some(1));
+        check(&[plain, cdn], DirectiveOrigin::Targeted, Some(2));
+        check(&[plain, cdn, own], DirectiveOrigin::Targeted, Some(3));
+        check(&[plain, ("cdn-cache-control", "foo=(1 2);a")], DirectiveOrigin::Targeted, None);
+        check(
+            &[("cdn-cache-control", "foo"), ("cdn-cache-control", "max-age=5")],
+            DirectiveOrigin::Targeted,
+            Some(5),
+        );
+        let (directives, _) = fielded(&[plain, cdn]);
+        assert!(!directives.has(ResponseFlags::NO_STORE));
+        let (directives, _) = fielded(&[("cdn-cache-control", "no-store, private, no-cache=?1")]);
+        for flag in [ResponseFlags::NO_STORE, ResponseFlags::PRIVATE, ResponseFlags::NO_CACHE] {
+            assert!(directives.has(flag));
+        }
+    }
+
+    #[test]
+    fn rfc9213_2_1_a_targeted_field_that_is_not_valid_is_ignored() {
+        for broken in [
+            "",
+            "max-age=10, &&&",
+            "max-age=\"10\"",
+            "max-age",
+            "max-age=(10)",
+            "MaX-aGe=10",
+            "max-age =10",
+            "no-store=1, max-age=10",
+            "private=?0",
+        ] {
+            let (directives, _) = fielded(&[("cache-control", "max-age=1"), ("cdn-cache-control", broken)]);
+            assert_eq!(directives.origin, DirectiveOrigin::CacheControl, "{broken}");
+            assert_eq!(delta(directives.max_age), Some(1), "{broken}");
+        }
+        let (directives, _) = fielded(&[("cdn-cache-control", "max-age=-1, s-maxage=99999999999")]);
+        assert_eq!((delta(directives.max_age), delta(directives.s_maxage)), (Some(0), Some(GREATEST_DELTA)));
+    }
+
+    #[test]
+    fn rfc9111_5_2_2_4_a_list_of_fields_takes_the_place_of_the_whole_response() {
+        for field in ["cache-control", "cdn-cache-control"] {
+            let (directives, fields) = fielded(&[(field, r#"no-cache="x-a, X-B", private="x-c""#)]);
+            assert!(!directives.has(ResponseFlags::NO_CACHE) && !directives.has(ResponseFlags::PRIVATE));
+            assert_eq!(listed_fields(&fields, Qualified::NoCache), ["x-a", "x-b"]);
+            assert_eq!(listed_fields(&fields, Qualified::Private), ["x-c"]);
+        }
+        for whole in
+            ["no-cache=\"\"", "no-cache=\"vary, x-a\"", "no-cache=\"x a\"", "no-cache=\"x-a\", no-cache"]
+        {
+            let (directives, _) = fielded(&[("cache-control", whole)]);
+            assert!(directives.has(ResponseFlags::NO_CACHE), "{whole}");
+        }
     }
 
     #[test]

@@ -1,44 +1,27 @@
-//! Decides for how long a stored response is fresh, and whether it may be reused: [RFC 9111] §4 and §5 in their order.
+//! Decides whether a stored response is fresh, and whether it may be reused: [RFC 9111] §4 and §5 in their order.
 //!
 //! Pure: no I/O, no clock; callers pass `now`. Where upstream states no lifetime, the route's
 //! class does: Sentry sends no caching fields, so the policy is ours (`sentry-api.md` §4.5).
 //!
 //! Invariants: a response is never reused past its lifetime plus the stale window that applies; whatever cannot be
 //! computed is stale; arithmetic saturates. This is the only place that weighs directives, rules and age.
-//! Not here: what may be stored (`cache::storing`), keys and variants (`cache::key`), what writes do (`cache::generations`), asking (`proxy`).
+//! Not here: lifetimes and windows themselves (`cache::terms`), what may be stored (`cache::storing`), keys and variants (`cache::key`), what writes do (`cache::generations`), asking (`proxy`).
 //!
 //! [RFC 9111]: https://www.rfc-editor.org/rfc/rfc9111
 
 use std::time::{Duration, SystemTime};
 
-use http::StatusCode;
-use http::header;
-
 use crate::admission::AdmittedRequest;
-use crate::cache::directives::{Asking, RequestDirectives, ResponseFlags, Validation};
+use crate::cache::directives::{Asking, RequestDirectives, Storing, Validation};
 use crate::cache::generations::Standing;
-use crate::cache::policy::{CacheKind, FreshnessPolicy, is_heuristically_cacheable};
-use crate::cache::stored_response::{Found, StoredResponse, date_field};
+use crate::cache::policy::FreshnessPolicy;
+use crate::cache::stored_response::{Found, StoredResponse};
+use crate::cache::terms::{FreshnessLifetime, SETTLING_LIFETIME, Terms, Trouble};
 use crate::handling::ForwardReason;
-use crate::routes::{ClassPolicy, Precedence, RoutePolicy};
 
-/// The longest lifetime of a response that was fetched soon after a write to its subject.
-const SETTLING_LIFETIME: Duration = Duration::from_secs(1);
-
-/// "A typical setting of this fraction might be 10 %" (RFC 9111 §4.2.2).
-const HEURISTIC_DIVISOR: u32 = 10;
-
-/// The longest heuristic lifetime: beyond a day, users should not depend on a guess.
-const HEURISTIC_LIMIT: Duration = Duration::from_hours(24);
-
-/// How much longer than it may be reused a response with a validator is kept, to be freshened by a 304.
-const VALIDATION_RETENTION: Duration = Duration::from_hours(1);
-
-/// How long upstream's answer is fresh, from when it was generated ([RFC 9111 §4.2.1]).
-///
-/// [RFC 9111 §4.2.1]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.1
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FreshnessLifetime(pub Duration);
+/// How much longer than its windows a response is kept that may still be of use: freshened, or reused stale because the
+/// client says so.
+const STALE_RETENTION: Duration = Duration::from_hours(1);
 
 /// How long ago upstream generated or validated its answer ([RFC 9111 §4.2.3]).
 ///
@@ -109,7 +92,8 @@ pub fn decide(
         Found::OtherVariant => Decision::Forward(ForwardReason::VaryMiss),
         Found::Unusable => Decision::Forward(ForwardReason::Invalidated),
         Found::Stored(stored, standing) => {
-            Judgement::new(request, stored, policy, *standing).decide(directives, now)
+            let terms = Terms::new(request, stored, policy, *standing);
+            decide_on(stored, &terms, (directives, now))
         }
     };
     // "… a cache SHOULD either respond using a stored response consistent with the other constraints of the request
@@ -129,7 +113,7 @@ pub fn freshness(
     policy: &FreshnessPolicy,
     now: SystemTime,
 ) -> Freshness {
-    Judgement::new(request, stored, policy, standing).freshness(now)
+    freshness_on(stored, &Terms::new(request, stored, policy, standing), now)
 }
 
 /// Returns the freshness with which a stored response may answer because upstream failed; `None` where it may not
@@ -140,13 +124,13 @@ pub fn freshness(
 pub fn reuse_on_error(
     request: &AdmittedRequest,
     found: &Found,
-    policy: &FreshnessPolicy,
-    now: SystemTime,
+    trouble: Trouble,
+    (policy, now): (&FreshnessPolicy, SystemTime),
 ) -> Option<Freshness> {
     let Found::Stored(stored, standing) = found else { return None };
     let directives = policy.directives(request);
-    let judgement = Judgement::new(request, stored, policy, *standing);
-    let freshness = judgement.freshness(now);
+    let terms = Terms::new(request, stored, policy, *standing);
+    let freshness = freshness_on(stored, &terms, now);
     // The client's own limits hold when upstream is down, too.
     let is_welcome = directives.validation == Validation::WhenNeeded
         && is_young_enough(directives, current_age(stored, now))
@@ -155,8 +139,8 @@ pub fn reuse_on_error(
         && match freshness {
             // "no-cache … MUST NOT be used to satisfy any other request without forwarding it for validation and
             // receiving a successful response" (RFC 9111 §5.2.2.4).
-            Freshness::Fresh { .. } => !judgement.must_validate(),
-            Freshness::Stale { by } => judgement.may_serve_stale() && by < judgement.stale_if_error(),
+            Freshness::Fresh { .. } => !terms.must_validate(),
+            Freshness::Stale { by } => terms.may_serve_stale() && by < terms.stale_if_error(trouble),
         };
     may_reuse.then_some(freshness)
 }
@@ -168,11 +152,12 @@ pub fn retention(
     policy: &FreshnessPolicy,
     now: SystemTime,
 ) -> Duration {
-    let judgement = Judgement::new(request, stored, policy, Standing::Current);
-    let remaining = judgement.lifetime().0.saturating_sub(current_age(stored, now).0);
-    let stale = judgement.stale_while_revalidate().max(judgement.stale_if_error());
-    let validation = if stored.has_validator() { VALIDATION_RETENTION } else { Duration::ZERO };
-    remaining.saturating_add(stale.max(validation)).max(SETTLING_LIFETIME)
+    let terms = Terms::new(request, stored, policy, Standing::Current);
+    let remaining = terms.lifetime().0.saturating_sub(current_age(stored, now).0);
+    let stale = terms.stale_while_revalidate().max(terms.stale_if_error(Trouble::Disconnected));
+    let is_of_use = stored.has_validator() || terms.may_serve_stale();
+    let further = if is_of_use { STALE_RETENTION } else { Duration::ZERO };
+    remaining.saturating_add(stale.max(further)).max(SETTLING_LIFETIME)
 }
 
 /// Returns the current age of a stored response at `now` ([RFC 9111 §4.2.3]): its age on arrival, corrected for
@@ -192,6 +177,52 @@ pub fn current_age(stored: &StoredResponse, now: SystemTime) -> CurrentAge {
     // resident_time = now - response_time; current_age = corrected_initial_age + resident_time;
     let resident_time = since(now, provenance.response_time);
     CurrentAge(corrected_initial_age.saturating_add(resident_time))
+}
+
+/// RFC 9111 §4: what the response allows, then what the request demands (§5.2.1).
+fn decide_on(
+    stored: &StoredResponse,
+    terms: &Terms<'_>,
+    (directives, now): (RequestDirectives, SystemTime),
+) -> Decision {
+    // "the stored response does not contain the no-cache directive, unless it is successfully validated".
+    if terms.must_validate() {
+        return Decision::Forward(ForwardReason::AlwaysValidate);
+    }
+    // "no-cache … the client prefers a stored response not be used … without successful validation" (§5.2.1.4).
+    // "no-store" (§5.2.1.5) speaks of storing alone, but whoever sends it wants nothing to do with a cache.
+    if directives.validation == Validation::Demanded || directives.storing == Storing::Forbidden {
+        return Decision::Forward(ForwardReason::ClientDirective);
+    }
+    if !is_young_enough(directives, current_age(stored, now)) {
+        return Decision::Forward(ForwardReason::ClientDirective);
+    }
+    let freshness = freshness_on(stored, terms, now);
+    match (freshness, is_fresh_enough(directives, freshness)) {
+        (Freshness::Fresh { .. }, true) => Decision::Reuse(freshness),
+        (Freshness::Fresh { .. }, false) => Decision::Forward(ForwardReason::ClientDirective),
+        (Freshness::Stale { by }, true) => decide_stale(terms, by, directives),
+        (Freshness::Stale { .. }, false) => Decision::Forward(ForwardReason::Stale),
+    }
+}
+
+/// "A cache MUST NOT generate a stale response unless it is disconnected or doing so is explicitly permitted by
+/// the client or origin server" (RFC 9111 §4.2.4); our windows are the operator's permission.
+fn decide_stale(terms: &Terms<'_>, by: Duration, directives: RequestDirectives) -> Decision {
+    let freshness = Freshness::Stale { by };
+    if !terms.may_serve_stale() {
+        Decision::Forward(ForwardReason::Stale)
+    } else if by < terms.stale_while_revalidate() {
+        Decision::ReuseThenRevalidate(freshness)
+    } else if directives.max_stale.is_some() {
+        Decision::Reuse(freshness)
+    } else {
+        Decision::Forward(ForwardReason::Stale)
+    }
+}
+
+fn freshness_on(stored: &StoredResponse, terms: &Terms<'_>, now: SystemTime) -> Freshness {
+    Freshness::of(terms.lifetime(), current_age(stored, now))
 }
 
 /// "max-age … the client prefers a response whose age is less than or equal to the specified number of seconds"
@@ -214,183 +245,11 @@ fn is_fresh_enough(directives: RequestDirectives, freshness: Freshness) -> bool 
     }
 }
 
-/// A stored response, seen by the rules that apply to it.
-struct Judgement<'a> {
-    stored: &'a StoredResponse,
-    class: Option<&'a ClassPolicy>,
-    /// Whether the class wins over upstream's own directives.
-    overrides: bool,
-    kind: CacheKind,
-    standing: Standing,
-    negative_fresh_for: Duration,
-}
-
-impl<'a> Judgement<'a> {
-    fn new(
-        request: &'a AdmittedRequest,
-        stored: &'a StoredResponse,
-        policy: &FreshnessPolicy,
-        standing: Standing,
-    ) -> Self {
-        let (class, overrides) = match &request.route().policy {
-            RoutePolicy::Class { class, precedence } => (Some(class), *precedence == Precedence::Rule),
-            RoutePolicy::Never | RoutePolicy::Unmatched => (None, false),
-        };
-        let kind = CacheKind::of(request.partition());
-        Self { stored, class, overrides, kind, standing, negative_fresh_for: policy.negative_fresh_for() }
-    }
-
-    /// RFC 9111 §4: what the response allows, then what the request demands (§5.2.1).
-    fn decide(&self, directives: RequestDirectives, now: SystemTime) -> Decision {
-        // "the stored response does not contain the no-cache directive, unless it is successfully validated".
-        if self.must_validate() {
-            return Decision::Forward(ForwardReason::AlwaysValidate);
-        }
-        // "no-cache … the client prefers a stored response not be used … without successful validation" (§5.2.1.4).
-        if directives.validation == Validation::Demanded {
-            return Decision::Forward(ForwardReason::ClientDirective);
-        }
-        if !is_young_enough(directives, current_age(self.stored, now)) {
-            return Decision::Forward(ForwardReason::ClientDirective);
-        }
-        let freshness = self.freshness(now);
-        match (freshness, is_fresh_enough(directives, freshness)) {
-            (Freshness::Fresh { .. }, true) => Decision::Reuse(freshness),
-            (Freshness::Fresh { .. }, false) => Decision::Forward(ForwardReason::ClientDirective),
-            (Freshness::Stale { by }, true) => self.decide_stale(by, directives),
-            (Freshness::Stale { .. }, false) => Decision::Forward(ForwardReason::Stale),
-        }
-    }
-
-    /// "A cache MUST NOT generate a stale response unless it is disconnected or doing so is explicitly permitted by
-    /// the client or origin server" (RFC 9111 §4.2.4); our windows are the operator's permission.
-    fn decide_stale(&self, by: Duration, directives: RequestDirectives) -> Decision {
-        let freshness = Freshness::Stale { by };
-        if !self.may_serve_stale() {
-            Decision::Forward(ForwardReason::Stale)
-        } else if by < self.stale_while_revalidate() {
-            Decision::ReuseThenRevalidate(freshness)
-        } else if directives.max_stale.is_some() {
-            Decision::Reuse(freshness)
-        } else {
-            Decision::Forward(ForwardReason::Stale)
-        }
-    }
-
-    fn must_validate(&self) -> bool {
-        match self.class_lifetime() {
-            Some(lifetime) if self.overrides => lifetime.is_zero(),
-            class => {
-                self.stored.directives().has(ResponseFlags::NO_CACHE)
-                    || (self.stated_lifetime().is_none() && class == Some(Duration::ZERO))
-            }
-        }
-    }
-
-    fn freshness(&self, now: SystemTime) -> Freshness {
-        Freshness::of(self.lifetime(), current_age(self.stored, now))
-    }
-
-    /// RFC 9111 §4.2.1, with our classes in the place of what Sentry does not say.
-    fn lifetime(&self) -> FreshnessLifetime {
-        let class = self.class_lifetime();
-        let stated =
-            if self.overrides { class.or_else(|| self.stated_lifetime()) } else { self.stated_lifetime() };
-        let lifetime = stated.or(class).or_else(|| self.heuristic_lifetime()).unwrap_or_default();
-        FreshnessLifetime(match self.standing {
-            Standing::Current => lifetime,
-            Standing::Settling => lifetime.min(SETTLING_LIFETIME),
-            Standing::Unusable => Duration::ZERO,
-        })
-    }
-
-    /// "If the cache is shared and the s-maxage response directive is present, use its value, or if the max-age
-    /// response directive is present, use its value, or if the Expires response header field is present, use its
-    /// value minus the value of the Date response header field" (RFC 9111 §4.2.1).
-    fn stated_lifetime(&self) -> Option<Duration> {
-        let directives = self.stored.directives();
-        if self.kind == CacheKind::Shared && directives.s_maxage.is_some() {
-            return directives.s_maxage;
-        }
-        if directives.max_age.is_some() {
-            return directives.max_age;
-        }
-        let mut expires = self.stored.fields().get_all(header::EXPIRES).iter();
-        let first = expires.next()?;
-        // "… invalid dates, especially including the value "0", as representing a time in the past" (§5.3); several
-        // that differ: "the response should be considered stale" (§4.2.1).
-        if expires.any(|other| other != first) {
-            return Some(Duration::ZERO);
-        }
-        let moment = date_field(self.stored.fields(), &header::EXPIRES);
-        Some(moment.and_then(|moment| moment.duration_since(self.stored.date()).ok()).unwrap_or_default())
-    }
-
-    /// A class speaks of what our policy stores: a success, and for seconds what is not there. Anything else is
-    /// stored only because upstream said for how long.
-    fn class_lifetime(&self) -> Option<Duration> {
-        let fresh_for = self.class?.fresh_for?;
-        match self.stored.status() {
-            StatusCode::OK => Some(fresh_for),
-            StatusCode::NOT_FOUND | StatusCode::GONE => Some(self.negative_fresh_for.min(fresh_for)),
-            _ => None,
-        }
-    }
-
-    /// Heuristics apply where a rule names a class without `fresh_for` (RFC 9111 §4.2.2).
-    fn heuristic_lifetime(&self) -> Option<Duration> {
-        self.class?;
-        let directives = self.stored.directives();
-        // "heuristics can only be used on responses without explicit freshness whose status codes are defined as
-        // heuristically cacheable … or that have been marked as explicitly cacheable".
-        if !is_heuristically_cacheable(self.stored.status()) && !directives.has(ResponseFlags::PUBLIC) {
-            return None;
-        }
-        let modified = date_field(self.stored.fields(), &header::LAST_MODIFIED)?;
-        let unchanged_for = self.stored.date().duration_since(modified).ok()?;
-        Some((unchanged_for / HEURISTIC_DIVISOR).min(HEURISTIC_LIMIT))
-    }
-
-    /// "A cache MUST NOT generate a stale response if it is prohibited by an explicit in-protocol directive"
-    /// (RFC 9111 §4.2.4).
-    fn may_serve_stale(&self) -> bool {
-        if self.standing != Standing::Current {
-            return false;
-        }
-        if self.overrides {
-            return true;
-        }
-        let directives = self.stored.directives();
-        let is_forbidden = directives.has(ResponseFlags::MUST_REVALIDATE)
-            || directives.has(ResponseFlags::NO_CACHE)
-            || (self.kind == CacheKind::Shared
-                && (directives.has(ResponseFlags::PROXY_REVALIDATE) || directives.s_maxage.is_some()));
-        !is_forbidden
-    }
-
-    fn stale_while_revalidate(&self) -> Duration {
-        let ours = self.class.map_or(Duration::ZERO, |class| class.stale_while_revalidate);
-        self.window(self.stored.directives().stale_while_revalidate, ours)
-    }
-
-    fn stale_if_error(&self) -> Duration {
-        let ours = self.class.map_or(Duration::ZERO, |class| class.stale_if_error);
-        self.window(self.stored.directives().stale_if_error, ours)
-    }
-
-    /// Upstream's own window wins over ours, and an error gets none of ours.
-    fn window(&self, stated: Option<Duration>, ours: Duration) -> Duration {
-        let status = self.stored.status();
-        let is_error = status.is_client_error() || status.is_server_error();
-        let ours = if is_error { Duration::ZERO } else { ours };
-        if self.overrides { ours } else { stated.unwrap_or(ours) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use http::StatusCode;
     use proptest::prelude::*;
 
     use super::*;
@@ -464,7 +323,7 @@ mod tests {
             let class = ClassConfig {
                 fresh_for: fresh_for.map(seconds),
                 stale_while_revalidate: seconds(revalidate),
-                stale_if_error: seconds(error),
+                stale_if_error: Some(seconds(error)),
             };
             self.config.cache.classes.insert("subject".to_owned(), class);
             self.config.cache.rules = vec![RuleConfig {
@@ -501,8 +360,8 @@ mod tests {
             decide(&self.request(), &self.found(), &self.policy(), now)
         }
 
-        fn on_error(&self, now: SystemTime) -> Option<Freshness> {
-            reuse_on_error(&self.request(), &self.found(), &self.policy(), now)
+        fn on_error(&self, trouble: Trouble, now: SystemTime) -> Option<Freshness> {
+            reuse_on_error(&self.request(), &self.found(), trouble, (&self.policy(), now))
         }
     }
 
@@ -527,10 +386,16 @@ mod tests {
 
     /// Holds with which `ttl` a response stands in for a failed upstream at these ages.
     fn check_on_error(scene: &Scene, rows: &[(u64, Option<i64>)]) {
+        for trouble in [Trouble::Disconnected, Trouble::Failing] {
+            check_in_trouble(scene, trouble, rows);
+        }
+    }
+
+    fn check_in_trouble(scene: &Scene, trouble: Trouble, rows: &[(u64, Option<i64>)]) {
         for (age, expected) in rows {
-            let freshness = scene.on_error(start() + seconds(*age)).map(Freshness::ttl);
+            let freshness = scene.on_error(trouble, start() + seconds(*age)).map(Freshness::ttl);
             let (asks, says) = (&scene.asks, &scene.says);
-            assert_eq!(freshness, *expected, "asks {asks:?}, says {says:?}, at age {age}");
+            assert_eq!(freshness, *expected, "asks {asks:?}, says {says:?}, at age {age}, {trouble:?}");
         }
     }
 
@@ -729,7 +594,7 @@ mod tests {
 
     #[test]
     fn rfc9111_5_2_2_4_no_cache_is_validated_before_every_reuse() {
-        for directives in ["no-cache, max-age=60", "max-age=60, no-cache=\"x-a\"", "no-cache"] {
+        for directives in ["no-cache, max-age=60", "max-age=60, no-cache=\"\"", "no-cache"] {
             let scene = || says(directives).under(Some(60), 60, 60);
             check(&scene(), &[(0, "forward always-validate"), (61, "forward always-validate")]);
             check(&scene().asked("max-stale"), &[(61, "forward always-validate")]);
@@ -823,8 +688,68 @@ mod tests {
         check_on_error(&says("no-cache").overridden(Some(60), 0, 30), &[(59, Some(1)), (89, Some(-29))]);
         let scene = silent().under(Some(60), 0, 30);
         for found in [Found::Nothing, Found::OtherVariant, Found::Unusable] {
-            assert_eq!(reuse_on_error(&scene.request(), &found, &scene.policy(), start()), None);
+            let reused =
+                reuse_on_error(&scene.request(), &found, Trouble::Disconnected, (&scene.policy(), start()));
+            assert_eq!(reused, None);
         }
+    }
+
+    #[test]
+    fn rfc9111_4_2_4_a_class_that_leaves_it_to_the_rfc_reuses_stale_responses_only_while_disconnected() {
+        let leaving = |says: &'static str| {
+            let mut scene = self::says(says).under(None, 0, 0);
+            scene.config.cache.classes.get_mut("subject").unwrap().stale_if_error = None;
+            scene
+        };
+        let scene = leaving("max-age=60");
+        check(&scene, &[(60, "forward stale")]);
+        check_in_trouble(
+            &scene,
+            Trouble::Disconnected,
+            &[(59, Some(1)), (60, Some(0)), (3_659, Some(-3_599)), (3_660, None)],
+        );
+        check_in_trouble(&scene, Trouble::Failing, &[(59, Some(1)), (60, None)]);
+        for forbidding in
+            ["max-age=60, must-revalidate", "max-age=60, no-cache", "max-age=60, stale-if-error=0"]
+        {
+            check_in_trouble(&leaving(forbidding), Trouble::Disconnected, &[(60, None)]);
+        }
+        for forbidding in ["max-age=60, proxy-revalidate", "s-maxage=60"] {
+            check_in_trouble(
+                &leaving(forbidding).in_the_shared_cache(),
+                Trouble::Disconnected,
+                &[(59, Some(1)), (60, None)],
+            );
+        }
+        let mut stated = leaving("max-age=60");
+        stated.config.cache.classes.get_mut("subject").unwrap().stale_if_error = Some(Duration::ZERO);
+        check_in_trouble(&stated, Trouble::Disconnected, &[(60, None)]);
+        let mut lasting = leaving("max-age=60");
+        lasting.config.cache.classes.get_mut("subject").unwrap().fresh_for = Some(seconds(60));
+        check_in_trouble(&lasting, Trouble::Disconnected, &[(60, None)]);
+    }
+
+    #[test]
+    fn rfc9111_5_2_1_5_who_forbids_storing_is_forwarded() {
+        check(&says("max-age=60").asked("no-store"), &[(0, "forward client-directive")]);
+        check(&says("max-age=60").asked("no-store, only-if-cached"), &[(0, "only-if-cached")]);
+    }
+
+    #[test]
+    fn rfc9213_2_2_a_targeted_field_decides_alone() {
+        let scene = |directives| {
+            says_fields(&[
+                ("cache-control", "max-age=10, must-revalidate"),
+                ("cdn-cache-control", directives),
+                DATE,
+                ("expires", IN_A_MINUTE),
+            ])
+        };
+        check(&scene("max-age=60"), &[(59, "reuse 1"), (60, "forward stale")]);
+        check(&scene("max-age=60").asked("max-stale"), &[(60, "reuse 0")]);
+        check(&scene("max-age=60, no-cache"), &[(0, "forward always-validate")]);
+        check(&scene("public"), &[(0, "forward stale")]);
+        check(&scene("max-age=\"60\""), &[(9, "reuse 1"), (10, "forward stale")]);
     }
 
     #[test]
@@ -889,14 +814,16 @@ mod tests {
             let kept = retention(&scene.request(), &stored, &scene.policy(), start() + seconds(age));
             assert_eq!(kept, seconds(expected), "says {:?}, at age {age}", scene.says);
         };
-        check(&silent().under(Some(60), 30, 10), 0, 90);
-        check(&silent().under(Some(60), 10, 30), 20, 70);
-        check(&says("max-age=60"), 0, 60);
-        check(&says("max-age=0"), 0, 1);
+        check(&silent().under(Some(60), 7_300, 10), 0, 7_360);
+        check(&silent().under(Some(60), 10, 7_300), 20, 7_340);
+        check(&says("max-age=60"), 0, 3_660);
+        check(&says("max-age=0"), 0, 3_600);
+        check(&says("max-age=60, must-revalidate"), 20, 40);
+        check(&says("max-age=0, must-revalidate"), 0, 1);
         check(&says("no-cache"), 9, 1);
         check(&says_fields(&[("etag", "\"1\""), ("cache-control", "no-cache")]), 0, 3_600);
         check(&says_fields(&[("etag", "\"1\"")]).under(Some(60), 0, 7_200), 0, 7_260);
-        check(&says_fields(&[("cache-control", "max-age=60"), ("age", "50")]), 0, 10);
+        check(&says_fields(&[("cache-control", "max-age=60, must-revalidate"), ("age", "50")]), 0, 10);
     }
 
     #[test]
@@ -1005,8 +932,11 @@ mod tests {
                 Decision::Forward(_) => prop_assert!(age >= numbers.lifetime()),
                 Decision::OnlyIfCached => prop_assert!(false, "nobody forbade to ask"),
             }
-            if let Some(Freshness::Stale { .. }) = reuse_on_error(&request, &found, &policy, now) {
-                prop_assert!(past < numbers.error_window());
+            for trouble in [Trouble::Disconnected, Trouble::Failing] {
+                let reused = reuse_on_error(&request, &found, trouble, (&policy, now));
+                if let Some(Freshness::Stale { .. }) = reused {
+                    prop_assert!(past < numbers.error_window());
+                }
             }
         }
     }

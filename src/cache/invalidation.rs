@@ -44,9 +44,7 @@ pub fn caused_by(
     answer: &HeaderMap,
     upstream: &str,
 ) -> Vec<Tag> {
-    // "A cache MUST invalidate the target URI … when it receives a non-error status code in response to an unsafe
-    // request method" (RFC 9111 §4.4). A 5xx, or no answer at all, may have changed it as well.
-    if matches!(outcome, WriteOutcome::Answered(status) if status.is_client_error()) {
+    if !may_have_changed(outcome, scope) {
         return Vec::new();
     }
     let path = normalized_path(request.path());
@@ -60,6 +58,19 @@ pub fn caused_by(
         touched.extend(named_by(answer, &name, upstream).map(Tag::Resource));
     }
     touched
+}
+
+/// "A cache MUST invalidate the target URI … when it receives a non-error status code in response to an unsafe request
+/// method", which is "one with a 2xx (Successful) or 3xx (Redirection) status code" (RFC 9111 §4.4). A 5xx may have
+/// changed it as well; the RFC leaves it at that, we do not. No answer at all tells nothing.
+fn may_have_changed(outcome: WriteOutcome, scope: InvalidationScope) -> bool {
+    match (outcome, scope) {
+        (WriteOutcome::Answered(status), InvalidationScope::Rfc) => {
+            status.is_success() || status.is_redirection()
+        }
+        (WriteOutcome::Answered(status), InvalidationScope::Sentry) => !status.is_client_error(),
+        (WriteOutcome::Unknown, _) => true,
+    }
 }
 
 /// The table of the module's documentation.
@@ -157,6 +168,31 @@ mod tests {
     fn a_write_whose_owner_cannot_be_told_reaches_everything() {
         assert!(reaches("/api/0/issues/1/", "/api/0/organizations/acme/issues/"));
         assert!(!reaches("/api/0/users/me/", "/api/0/organizations/acme/issues/"));
+    }
+
+    #[test]
+    fn rfc9111_4_4_an_error_changes_nothing_except_that_ours_distrusts_a_5xx() {
+        use InvalidationScope::{Rfc, Sentry};
+        let request = crate::testing::asked("PUT /api/0/organizations/acme/", &[crate::testing::TOKEN]);
+        let check = |outcome: WriteOutcome, scope, expected: bool| {
+            let touched = caused_by(&request, outcome, scope, &HeaderMap::new(), "sentry.io");
+            assert_eq!(!touched.is_empty(), expected, "{outcome:?}, {scope:?}");
+        };
+        let answered = |status| WriteOutcome::Answered(StatusCode::from_u16(status).unwrap());
+        for status in [200, 202, 204, 301, 399] {
+            check(answered(status), Rfc, true);
+            check(answered(status), Sentry, true);
+        }
+        for status in [400, 404, 499] {
+            check(answered(status), Rfc, false);
+            check(answered(status), Sentry, false);
+        }
+        for status in [500, 503, 599] {
+            check(answered(status), Rfc, false);
+            check(answered(status), Sentry, true);
+        }
+        check(WriteOutcome::Unknown, Rfc, true);
+        check(WriteOutcome::Unknown, Sentry, true);
     }
 
     #[test]

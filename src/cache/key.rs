@@ -84,9 +84,9 @@ impl PrimaryKey {
         hash.part(upstream.as_bytes());
         hash.part(normalized_path(request.path()).as_bytes());
         hash.part(normalized_query(request.query().unwrap_or_default()).as_bytes());
-        for value in negotiation.values() {
-            hash.part(value.map_or(&[], HeaderValue::as_bytes));
-        }
+        hash.part(negotiation.accept.as_ref().map_or(&[], HeaderValue::as_bytes));
+        hash.part(&negotiation.language.as_ref().map(normalized_language).unwrap_or_default());
+        hash.part(negotiation.origin.as_ref().map_or(&[], HeaderValue::as_bytes));
         Self(CacheKey { partition: request.partition(), hash: hash.finish() })
     }
 
@@ -175,10 +175,6 @@ impl Negotiation {
             origin: joined(fields, &header::ORIGIN),
         }
     }
-
-    fn values(&self) -> [Option<&HeaderValue>; 3] {
-        [self.accept.as_ref(), self.language.as_ref(), self.origin.as_ref()]
-    }
 }
 
 /// Returns whether one of the media ranges that JSON falls into is listed, and none of them is refused.
@@ -190,6 +186,12 @@ fn accepts_json(value: &HeaderValue) -> bool {
         });
     let Some((_, first)) = ranges.next() else { return false };
     first > 0.0 && ranges.all(|(_, weight)| weight > 0.0)
+}
+
+/// Returns `Accept-Language` without what means nothing: language tags are compared without case (RFC 9110 §12.5.4), and
+/// whitespace separates nothing. The order stays: Django takes the first of those with equal weights.
+fn normalized_language(value: &HeaderValue) -> Vec<u8> {
+    value.as_bytes().iter().filter(|byte| !byte.is_ascii_whitespace()).map(u8::to_ascii_lowercase).collect()
 }
 
 /// Returns all values of a field as one, as the client sent them.
@@ -414,6 +416,18 @@ mod tests {
         ] {
             assert_eq!(with(name, value), plain, "{name}: {value}");
         }
+    }
+
+    #[test]
+    fn rfc9111_4_1_a_language_is_the_same_in_any_case_and_spacing_and_another_in_another_order() {
+        let language = |value| key_of(PROJECTS, &[TOKEN, ("accept-language", value)]);
+        let one = language("en, de;q=0.5");
+        assert_eq!(one, language("eN,De; q=0.5"));
+        assert_eq!(one, language(" en ,   de ;q=0.5"));
+        assert_ne!(one, language("de;q=0.5, en"));
+        assert_ne!(one, language("en, de;q=0.7"));
+        let two_fields = [TOKEN, ("accept-language", "en"), ("accept-language", "de;q=0.5")];
+        assert_eq!(one, key_of(PROJECTS, &two_fields));
     }
 
     #[test]

@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use http::header::{HeaderMap, HeaderName};
 
 use crate::admission::AdmittedRequest;
-use crate::cache::directives::RequestDirectives;
+use crate::cache::directives::{Qualified, RequestDirectives, listed_fields};
 use crate::config::{CacheConfig, ClientDirectives};
 use crate::credential::CredentialPartition;
 
@@ -26,6 +27,17 @@ impl CacheKind {
     /// Returns the kind of a partition: the one place that says so.
     pub fn of(partition: CredentialPartition) -> Self {
         if partition == CredentialPartition::ANONYMOUS { Self::Shared } else { Self::Private }
+    }
+
+    /// Returns the fields of a response that go to the client who fetched it, and are not stored: what
+    /// `no-cache="…"` lists, and in a shared cache what `private="…"` lists.
+    pub fn withheld(self, fields: &HeaderMap) -> Vec<HeaderName> {
+        let mut names = listed_fields(fields, Qualified::NoCache);
+        if self == Self::Shared {
+            names.extend(listed_fields(fields, Qualified::Private));
+        }
+        names.retain(|name| fields.contains_key(name));
+        names
     }
 }
 
@@ -72,6 +84,14 @@ mod tests {
     fn a_credentials_partition_is_a_private_cache_and_the_anonymous_one_is_shared() {
         assert_eq!(CacheKind::of(asked(SUBJECT, &[TOKEN]).partition()), CacheKind::Private);
         assert_eq!(CacheKind::of(asked(SUBJECT, &[]).partition()), CacheKind::Shared);
+    }
+
+    #[test]
+    fn rfc9111_5_2_2_7_what_private_lists_is_withheld_in_the_shared_cache_alone() {
+        let says = [("cache-control", r#"no-cache="x-a, x-b", private="x-c""#), ("x-a", "1"), ("x-c", "3")];
+        let fields = crate::testing::fields(&says);
+        assert_eq!(CacheKind::Private.withheld(&fields), ["x-a"]);
+        assert_eq!(CacheKind::Shared.withheld(&fields), ["x-a", "x-c"]);
     }
 
     #[test]

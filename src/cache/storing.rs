@@ -10,9 +10,9 @@ use http::StatusCode;
 use http::header::{self, HeaderMap};
 
 use crate::admission::AdmittedRequest;
-use crate::cache::directives::{ResponseDirectives, ResponseFlags, Storing};
+use crate::cache::directives::{DirectiveOrigin, ResponseDirectives, ResponseFlags, Storing};
 use crate::cache::policy::{CacheKind, FreshnessPolicy, is_heuristically_cacheable};
-use crate::headers::{self, ContentCoding};
+use crate::headers;
 use crate::routes::{Route, RoutePolicy};
 
 /// Why an answer is not stored.
@@ -22,7 +22,7 @@ pub enum NotStorable {
     Status,
     /// Upstream or the client says `no-store`.
     NoStore,
-    /// `private`, in the shared partition.
+    /// `private`, in the shared cache.
     Private,
     /// Upstream states no lifetime, and neither does a rule.
     NoLifetime,
@@ -32,8 +32,6 @@ pub enum NotStorable {
     SetCookie,
     /// It is not JSON, and upstream states no lifetime.
     NotJson,
-    /// Its content coding is one that cannot be undone here.
-    Coding,
 }
 
 /// Decides whether the answer to a request may be stored ([RFC 9111 §3]).
@@ -70,7 +68,8 @@ pub fn check_storable(
     if !client_allows || (directives.has(ResponseFlags::NO_STORE) && !is_understood) {
         return Err(NotStorable::NoStore);
     }
-    // "if the cache is shared: the private response directive is either not present or allows …".
+    // "if the cache is shared: the private response directive is either not present or allows a shared cache to store
+    // a modified response": without the fields that it lists (`CacheKind::withheld`).
     if kind == CacheKind::Shared && directives.has(ResponseFlags::PRIVATE) {
         return Err(NotStorable::Private);
     }
@@ -78,7 +77,6 @@ pub fn check_storable(
     if headers::members(fields, &header::VARY).any(|member| member == "*") {
         return Err(NotStorable::VaryAnything);
     }
-    check_coding(fields)?;
     if states_lifetime(fields, &directives, kind) {
         return check_shared_cookies(fields, kind);
     }
@@ -87,14 +85,6 @@ pub fn check_storable(
         return Err(NotStorable::SetCookie);
     }
     check_class(request.route(), status, fields, &directives)
-}
-
-/// What is stored must be decodable for whoever does not take its coding.
-fn check_coding(fields: &HeaderMap) -> Result<(), NotStorable> {
-    match headers::content_coding(fields) {
-        ContentCoding::Identity | ContentCoding::Gzip => Ok(()),
-        ContentCoding::Other => Err(NotStorable::Coding),
-    }
 }
 
 /// An answer that sets a cookie is stored without it, but not for everybody together.
@@ -133,7 +123,7 @@ fn check_class(
 /// Returns whether upstream itself says how long the answer is fresh.
 fn states_lifetime(fields: &HeaderMap, directives: &ResponseDirectives, kind: CacheKind) -> bool {
     directives.max_age.is_some()
-        || fields.contains_key(header::EXPIRES)
+        || (directives.origin == DirectiveOrigin::CacheControl && fields.contains_key(header::EXPIRES))
         || (kind == CacheKind::Shared && directives.s_maxage.is_some())
 }
 
@@ -265,10 +255,12 @@ mod tests {
 
     #[test]
     fn rfc9111_5_2_2_7_private_keeps_an_answer_out_of_the_shared_cache_alone() {
-        for directives in ["private, max-age=60", "private=\"set-cookie\", max-age=60"] {
+        for directives in ["private, max-age=60", "private=\"\", max-age=60", "private=\"vary\", max-age=60"]
+        {
             check(&unruled(directives).in_the_shared_cache(), &[200], Err(NotStorable::Private));
             check(&unruled(directives), &[200], Ok(()));
         }
+        check(&unruled("private=\"x-a\", max-age=60").in_the_shared_cache(), &[200], Ok(()));
     }
 
     #[test]
@@ -331,13 +323,28 @@ mod tests {
     }
 
     #[test]
-    fn a_content_coding_that_cannot_be_undone_is_not_stored() {
-        let coded = |coding| scene(&[JSON, ("content-encoding", coding)]);
-        for coding in ["gzip", "GZIP", "x-gzip", "identity"] {
-            check(&coded(coding), &[200], Ok(()));
-        }
-        for coding in ["br", "zstd", "deflate", "gzip, gzip", "gzip, br"] {
-            check(&coded(coding), &[200], Err(NotStorable::Coding));
+    fn rfc9213_2_2_a_targeted_field_stands_in_for_cache_control_and_expires() {
+        let targeted = |directives, others: &[(&'static str, &'static str)]| {
+            let mut scene = unruled("no-store");
+            scene.says.push(("cdn-cache-control", directives));
+            scene.says.extend(others);
+            scene
+        };
+        check(&targeted("max-age=60", &[]), &[200, 500], Ok(()));
+        check(&targeted("no-store", &[("expires", "0")]), &[200], Err(NotStorable::NoStore));
+        check(
+            &targeted("public", &[("expires", "Fri, 15 Jan 2027 09:00:00 GMT")]),
+            &[200],
+            Err(NotStorable::NoLifetime),
+        );
+        check(&targeted("private, max-age=60", &[]).in_the_shared_cache(), &[200], Err(NotStorable::Private));
+        check(&targeted("max-age=\"60\"", &[]), &[200], Err(NotStorable::NoStore));
+    }
+
+    #[test]
+    fn rfc9110_8_4_any_content_coding_is_stored_as_it_came() {
+        for coding in ["gzip", "identity", "br", "gzip, br", "unheard-of"] {
+            check(&scene(&[JSON, ("content-encoding", coding)]), &[200], Ok(()));
         }
     }
 }

@@ -188,7 +188,7 @@ fn lifetimes(cache: &CacheConfig) -> impl Iterator<Item = (String, Duration)> {
         let fresh_for = class.fresh_for.map(|duration| ("fresh_for", duration));
         let windows = [
             ("stale_while_revalidate", class.stale_while_revalidate),
-            ("stale_if_error", class.stale_if_error),
+            ("stale_if_error", class.stale_if_error.unwrap_or_default()),
         ];
         let key = move |(field, duration)| (format!("cache.classes.{name}.{field}"), duration);
         fresh_for.into_iter().chain(windows).map(key)

@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 
-use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use tokio::time;
 
@@ -19,7 +18,8 @@ use crate::cache::generations::{Stamp, Standing};
 use crate::cache::key::CacheKey;
 use crate::cache::single_flight::{Boarding, FlightLost, Seat};
 use crate::cache::stored_response::{Found, StoredResponse};
-use crate::handling::{ForwardReason, Handling};
+use crate::cache::terms::Trouble;
+use crate::handling::{ForwardReason, Handling, RefusalReason};
 use crate::headers::{CacheOutcome, CacheStatus};
 use crate::proxy::body::ReplyBody;
 use crate::proxy::flight::{Demand, Itinerary};
@@ -80,7 +80,7 @@ impl Proxy {
             Ok(None) => self.go_alone(miss, outgoing::empty()).await,
             Err(_) => {
                 let late = ForwardFailure::Upstream(UpstreamFault::Timeout);
-                let stale = self.stale_reply(&miss, None).await;
+                let stale = self.stale_reply(&miss, None, late.trouble()).await;
                 stale.unwrap_or_else(|| forward::failed(late, miss.reason, None))
             }
         }
@@ -109,7 +109,7 @@ impl Proxy {
             CacheOutcome::Forwarded { status, .. } => status,
             CacheOutcome::Hit | CacheOutcome::Own => None,
         };
-        self.stale_reply(&miss, answered).await.unwrap_or(reply)
+        self.stale_reply(&miss, answered, trouble_of(&reply)).await.unwrap_or(reply)
     }
 
     /// Joins the flight of this key, or takes off, and waits for its landing.
@@ -153,16 +153,16 @@ impl Proxy {
         let request = &miss.target.request;
         let upstream = landing.upstream;
         if let Cargo::Failed(failure) = landing.cargo {
-            let stale = self.stale_reply(miss, upstream).await;
+            let stale = self.stale_reply(miss, upstream, failure.trouble()).await;
             return Some(stale.unwrap_or_else(|| forward::failed(failure, miss.reason, upstream)));
         }
         if upstream.is_some_and(is_failure)
-            && let Some(stale) = self.stale_reply(miss, upstream).await
+            && let Some(stale) = self.stale_reply(miss, upstream, Trouble::Failing).await
         {
             return Some(stale);
         }
-        match landing.cargo {
-            Cargo::Failed(failure) => Some(forward::failed(failure, miss.reason, upstream)),
+        match &landing.cargo {
+            Cargo::Failed(failure) => Some(forward::failed(*failure, miss.reason, upstream)),
             Cargo::Parcel(parcel) => {
                 let shape = self.region_url_shape(request);
                 let (mut head, body) = parcel.take()?.into_parts();
@@ -177,32 +177,28 @@ impl Proxy {
             }
             Cargo::Shared { response, variant, storage } => {
                 let fields = request.fields();
-                let own = self.store().variant_of(miss.target.primary, &response, fields);
-                if own != variant {
+                let own = self.store().variant_of(miss.target.primary, response, fields);
+                if own != *variant {
                     return None;
                 }
-                if storage == Storage::Found {
-                    return Some(self.reply_with_found(&miss.target, &response).await);
+                if *storage == Storage::Found {
+                    return Some(self.reply_with_found(&miss.target, response).await);
                 }
-                let collapsed = boarding == Boarding::Collapsed;
-                Some(
-                    self.reply_with_landed(
-                        miss,
-                        (&response, storage),
-                        (upstream, collapsed),
-                        &landing.limits,
-                    )
-                    .await,
-                )
+                Some(self.reply_with_landed(miss, (response, *storage), &landing, boarding).await)
             }
         }
     }
 
     /// Replies with a stale response because upstream failed, where that is allowed.
-    async fn stale_reply(&self, miss: &Miss, upstream: Option<StatusCode>) -> Option<Reply> {
-        let now = self.clock().now();
+    async fn stale_reply(
+        &self,
+        miss: &Miss,
+        upstream: Option<StatusCode>,
+        trouble: Trouble,
+    ) -> Option<Reply> {
+        let present = (self.policy(), self.clock().now());
         let request = &miss.target.request;
-        let freshness = freshness::reuse_on_error(request, &miss.found, self.policy(), now)?;
+        let freshness = freshness::reuse_on_error(request, &miss.found, trouble, present)?;
         // A write may have come since the look-up.
         let Found::Stored(stored, _) = &miss.found else { return None };
         let provenance = stored.provenance();
@@ -241,22 +237,31 @@ impl Proxy {
         &self,
         miss: &Miss,
         (response, storage): (&Arc<StoredResponse>, Storage),
-        (upstream, collapsed): (Option<StatusCode>, bool),
-        limits: &HeaderMap,
+        landing: &Landing,
+        boarding: Boarding,
     ) -> Reply {
         let provenance = response.provenance();
         let standing = self.generations().standing(&provenance.slots, provenance.stamp);
         let now = self.clock().now();
         let request = &miss.target.request;
         let freshness = freshness::freshness(request, response, standing, self.policy(), now);
-        let is_stored = storage != Storage::NotStored;
-        let source = if is_stored { Source::Fetched(freshness) } else { Source::Shared };
+        let stored = storage != Storage::NotStored;
+        let source = if stored { Source::Fetched(freshness) } else { Source::Shared };
         let mut reply = self.present(&miss.target, response, source).await;
-        reply.headers_mut().extend(limits.clone());
+        reply.headers_mut().extend(landing.limits.as_ref().clone());
+        match boarding {
+            Boarding::TookOff => reply::add_withheld(
+                reply.headers_mut(),
+                &landing.withheld,
+                request.base(),
+                self.regions().known_hosts(),
+            ),
+            Boarding::Collapsed => {}
+        }
+        let collapsed = boarding == Boarding::Collapsed;
         let outcome =
-            CacheOutcome::Forwarded { reason: miss.reason, status: upstream, stored: is_stored, collapsed };
-        let ttl = is_stored.then(|| freshness.ttl());
-        let status = CacheStatus { outcome, ttl, detail: None };
+            CacheOutcome::Forwarded { reason: miss.reason, status: landing.upstream, stored, collapsed };
+        let status = CacheStatus { outcome, ttl: stored.then(|| freshness.ttl()), detail: None };
         Reply { response: reply, handling: Handling::Forward(miss.reason), status }
     }
 
@@ -306,6 +311,19 @@ struct Reuse {
     freshness: Freshness,
     handling: Handling,
     status: CacheStatus,
+}
+
+/// Returns what a reply that is a failure says of upstream.
+fn trouble_of(reply: &Reply) -> Trouble {
+    let is_disconnected = matches!(
+        reply.handling,
+        Handling::Refuse(
+            RefusalReason::UpstreamUnreachable
+                | RefusalReason::UpstreamTimeout
+                | RefusalReason::UpstreamBroken
+        )
+    );
+    if is_disconnected { Trouble::Disconnected } else { Trouble::Failing }
 }
 
 /// Upstream failures that a stale response may stand in for: RFC 5861 §4, and 429, which says the same of our budget.

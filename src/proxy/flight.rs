@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header;
+use http::header::{self, HeaderMap};
 use http::{Response, StatusCode, response};
 use http_body_util::{BodyExt as _, Full};
 
@@ -22,6 +22,7 @@ use crate::cache::directives::{ResponseDirectives, ResponseFlags};
 use crate::cache::freshness::{self, Decision};
 use crate::cache::generations::{Cause, Stamp, TagSlots};
 use crate::cache::key::normalized_path;
+use crate::cache::policy::CacheKind;
 use crate::cache::store::{Inserted, Insertion};
 use crate::cache::stored_response::{Found, Provenance, StoredResponse};
 use crate::cache::storing::{self, NotStorable};
@@ -61,10 +62,12 @@ pub enum Demand {
 }
 
 /// The moment of taking off.
-#[derive(Clone, Copy)]
-struct TakeOff {
-    stamp: Stamp,
-    at: SystemTime,
+#[derive(Debug, Clone, Copy)]
+pub struct TakeOff {
+    /// As the generations know it.
+    pub stamp: Stamp,
+    /// As the clock says.
+    pub at: SystemTime,
 }
 
 impl Proxy {
@@ -100,10 +103,11 @@ impl Proxy {
         let Some(target) = self.regions().target(&itinerary.target.request) else {
             return Landing::failed(ForwardFailure::Upstream(UpstreamFault::Unreachable));
         };
-        let request =
-            outgoing::for_flight(&itinerary.target.request, target.clone(), stored.map(AsRef::as_ref));
+        let request = &itinerary.target.request;
+        let mut outgoing = outgoing::for_flight(request, target.clone(), stored.map(AsRef::as_ref));
+        self.pass_on_interim(request, &mut outgoing);
         let take_off = self.take_off();
-        let (head, body, permit) = match self.exchange(request, Load::Bare).await {
+        let (head, body, permit) = match self.exchange(outgoing, Load::Bare).await {
             Ok(answer) => answer,
             Err(failure) => return Landing::failed(failure),
         };
@@ -164,10 +168,11 @@ impl Proxy {
             return Self::parcel(head, ReplyBody::streaming(body, Permit::spent()));
         };
         let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
-        let provenance = self.provenance(itinerary, take_off);
-        let response = Arc::new(StoredResponse::new(head.status, &head.headers, body, provenance));
+        let provenance = self.provenance(request, take_off);
+        let response = StoredResponse::new(head.status, &head.headers, body, provenance);
+        let (response, withheld) = withhold(request, response);
         let cargo = self.cargo(itinerary, response, verdict, head.status).await;
-        Landing { cargo, upstream: Some(head.status), limits }
+        Landing { cargo, upstream: Some(head.status), limits, withheld }
     }
 
     /// Freshens what is stored by a 304, unless that says that it may be kept no longer.
@@ -180,16 +185,16 @@ impl Proxy {
     ) -> Landing {
         let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
         headers::clean_response(&mut head.headers);
-        let provenance = self.provenance(itinerary, take_off);
-        let response = Arc::new(stored.freshened(&head.headers, provenance));
         let request = &itinerary.target.request;
+        let provenance = self.provenance(request, take_off);
+        let (response, withheld) = withhold(request, stored.freshened(&head.headers, provenance));
         let verdict = storing::check_storable(request, response.status(), response.fields(), self.policy());
         if verdict.is_err() {
             self.store().remove(itinerary.target.primary, request.fields()).await;
         }
         let status = response.status();
         let cargo = self.cargo(itinerary, response, verdict, status).await;
-        Landing { cargo, upstream: Some(head.status), limits }
+        Landing { cargo, upstream: Some(head.status), limits, withheld }
     }
 
     /// Stores a response if it may be stored, and hands it to the passengers.
@@ -204,7 +209,7 @@ impl Proxy {
         let variant = self.store().variant_of(itinerary.target.primary, &response, request.fields());
         let storage = if verdict.is_ok() {
             self.known_credentials().add(request.partition());
-            match self.insert(itinerary, Arc::clone(&response)).await {
+            match self.insert(&itinerary.target, Arc::clone(&response)).await {
                 Inserted::Yes => Storage::Stored,
                 Inserted::No => Storage::NotStored,
             }
@@ -216,11 +221,11 @@ impl Proxy {
         Cargo::Shared { response, variant, storage }
     }
 
-    async fn insert(&self, itinerary: &Itinerary, response: Arc<StoredResponse>) -> Inserted {
-        let retention =
-            freshness::retention(&itinerary.target.request, &response, self.policy(), self.clock().now());
-        let insertion = Insertion { primary: itinerary.target.primary, response, retention };
-        let inserted = self.store().insert(insertion, itinerary.target.request.fields()).await;
+    /// Stores a response for as long as it may be of use.
+    pub async fn insert(&self, target: &Target, response: Arc<StoredResponse>) -> Inserted {
+        let retention = freshness::retention(&target.request, &response, self.policy(), self.clock().now());
+        let insertion = Insertion { primary: target.primary, response, retention };
+        let inserted = self.store().insert(insertion, target.request.fields()).await;
         match inserted {
             Inserted::Yes => self.metrics().store.inserted(),
             Inserted::No => {}
@@ -269,11 +274,15 @@ impl Proxy {
     /// upstream itself says how long the answer may be kept.
     fn is_shareable(&self, request: &AdmittedRequest, head: &response::Parts) -> bool {
         let directives = ResponseDirectives::read(&head.headers);
+        let is_storable = storing::check_storable(request, head.status, &head.headers, self.policy()).is_ok();
         let is_own_cookie = head.headers.contains_key(header::SET_COOKIE)
-            && (request.cookies() == CookieCarriage::Carried
-                || storing::check_storable(request, head.status, &head.headers, self.policy()).is_err());
+            && (request.cookies() == CookieCarriage::Carried || !is_storable);
         let varies_anyhow = headers::members(&head.headers, &header::VARY).any(|member| member == "*");
-        !is_own_cookie && !varies_anyhow && !directives.has(ResponseFlags::NO_STORE)
+        // `must-understand` makes a `no-store` one that may be stored after all.
+        let is_withheld = (directives.has(ResponseFlags::NO_STORE) && !is_storable)
+            || (CacheKind::of(request.partition()) == CacheKind::Shared
+                && directives.has(ResponseFlags::PRIVATE));
+        !is_own_cookie && !varies_anyhow && !is_withheld
     }
 
     /// Packs an answer for exactly one passenger.
@@ -281,26 +290,28 @@ impl Proxy {
         let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
         let upstream = Some(head.status);
         let cargo = Cargo::Parcel(Parcel::new(Response::from_parts(head, body)));
-        Landing { cargo, upstream, limits }
+        Landing { limits, ..Landing::bringing(cargo, upstream) }
     }
 
     fn landing_of_found(&self, itinerary: &Itinerary, response: Arc<StoredResponse>) -> Landing {
         let fields = itinerary.target.request.fields();
         let variant = self.store().variant_of(itinerary.target.primary, &response, fields);
         let cargo = Cargo::Shared { response, variant, storage: Storage::Found };
-        Landing { cargo, upstream: None, limits: Arc::default() }
+        Landing::bringing(cargo, None)
     }
 
-    fn take_off(&self) -> TakeOff {
+    /// Returns the present moment, for a forward that takes off.
+    pub fn take_off(&self) -> TakeOff {
         let at = self.clock().now();
         TakeOff { stamp: self.generations().stamp(at), at }
     }
 
-    fn provenance(&self, itinerary: &Itinerary, take_off: TakeOff) -> Provenance {
+    /// Returns where the answer to a forward comes from, now that it is there.
+    pub fn provenance(&self, request: &AdmittedRequest, take_off: TakeOff) -> Provenance {
         Provenance {
             request_time: take_off.at,
             response_time: self.clock().now(),
-            slots: itinerary.slots.clone(),
+            slots: self.slots_of(request),
             stamp: take_off.stamp,
         }
     }
@@ -333,4 +344,17 @@ impl Proxy {
         carried.push(Tag::Seen(partition, path));
         self.generations().slots(&carried)
     }
+}
+
+/// Takes out of a response what is only for the client who had it fetched.
+fn withhold(request: &AdmittedRequest, response: StoredResponse) -> (Arc<StoredResponse>, Arc<HeaderMap>) {
+    let names = CacheKind::of(request.partition()).withheld(response.fields());
+    if names.is_empty() {
+        return (Arc::new(response), Arc::default());
+    }
+    let mut withheld = HeaderMap::new();
+    for name in &names {
+        withheld.extend(response.fields().get_all(name).iter().map(|value| (name.clone(), value.clone())));
+    }
+    (Arc::new(response.without(&names)), Arc::new(withheld))
 }

@@ -31,7 +31,7 @@ use crate::proxy::landing::ForwardFailure;
 use crate::proxy::outgoing::{self, Codings};
 use crate::proxy::reply::{self, Reply};
 use crate::upstream::error::{UpstreamError, UpstreamFault};
-use crate::upstream::{Attempts, IncomingBody, OutgoingBody};
+use crate::upstream::{Attempts, IncomingBody, OnInterim, OutgoingBody};
 
 /// An answer's head, its body, and the permit under which it comes.
 pub type Answer = (response::Parts, IncomingBody, Permit);
@@ -59,17 +59,20 @@ impl Proxy {
 
     async fn forward_through(
         &self,
-        request: &AdmittedRequest,
+        request: &Arc<AdmittedRequest>,
         body: OutgoingBody,
         reason: ForwardReason,
     ) -> Reply {
         // An answer to `HEAD` has no body to name them in.
         let shape = self.region_url_shape(request).filter(|_| *request.method() != http::Method::HEAD);
         let codings = if shape.is_some() { Codings::IdentityOnly } else { Codings::AsAsked };
+        let take_off = self.take_off();
         let answer = match self.regions().target(request) {
             Some(target) => {
                 let load = if request.body() == BodyFraming::Absent { Load::Bare } else { Load::WithBody };
-                self.exchange(outgoing::as_it_is(request, target, codings, body), load).await
+                let mut outgoing = outgoing::as_it_is(request, target, codings, body);
+                self.pass_on_interim(request, &mut outgoing);
+                self.exchange(outgoing, load).await
             }
             None => Err(ForwardFailure::Upstream(UpstreamFault::Unreachable)),
         };
@@ -80,6 +83,7 @@ impl Proxy {
             Ok((head, body, permit)) => {
                 if request.is_safe() {
                     self.note_rejection(request, head.status);
+                    self.learn_from_head(request, &head, take_off).await;
                 }
                 let status = head.status;
                 let response = self.localize(request, shape, head, ReplyBody::streaming(body, permit)).await;
@@ -90,6 +94,17 @@ impl Proxy {
             }
             Err(failure) => failed(failure, reason, None),
         }
+    }
+
+    /// Has upstream's interim responses told to the client of a request, made ours as its final one will be: "a proxy MUST
+    /// forward 1xx responses unless the proxy itself requested the generation of the 1xx response" (RFC 9110 §15.2).
+    pub fn pass_on_interim(&self, request: &Arc<AdmittedRequest>, outgoing: &mut Request<OutgoingBody>) {
+        let Some(ticket) = request.interim().cloned() else { return };
+        let (proxy, request) = (self.clone(), Arc::clone(request));
+        outgoing.extensions_mut().insert(OnInterim(Arc::new(move |status, mut fields| {
+            reply::clean_forwarded(&mut fields, &request, proxy.regions().known_hosts());
+            ticket.send(status, &fields);
+        })));
     }
 
     /// Sends a request when there is capacity for it, and counts how it went.

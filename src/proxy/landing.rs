@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 
 use crate::cache::key::CacheKey;
 use crate::cache::stored_response::StoredResponse;
+use crate::cache::terms::Trouble;
 use crate::handling::{Refusal, RefusalReason};
 use crate::proxy::body::ReplyBody;
 use crate::upstream::error::UpstreamFault;
@@ -22,6 +23,8 @@ pub struct Landing {
     pub upstream: Option<StatusCode>,
     /// Upstream's limit fields, true for the moment of landing.
     pub limits: Arc<HeaderMap>,
+    /// Fields that only the passenger gets for whom it took off: those that are kept from reuse.
+    pub withheld: Arc<HeaderMap>,
 }
 
 /// The response that a flight brings.
@@ -81,6 +84,16 @@ pub enum ForwardFailure {
 }
 
 impl ForwardFailure {
+    /// Returns what the failure means for a stale response that could stand in.
+    pub const fn trouble(self) -> Trouble {
+        match self {
+            Self::Upstream(UpstreamFault::Unreachable | UpstreamFault::Timeout | UpstreamFault::Broken) => {
+                Trouble::Disconnected
+            }
+            Self::Busy | Self::Lost | Self::Upstream(UpstreamFault::RequestBody) => Trouble::Failing,
+        }
+    }
+
     /// Returns the refusal that a client gets.
     pub const fn refusal(self) -> Refusal {
         match self {
@@ -113,6 +126,11 @@ impl Landing {
 
     /// Makes a landing that brings nothing.
     pub fn failed(failure: ForwardFailure) -> Self {
-        Self { cargo: Cargo::Failed(failure), upstream: None, limits: Arc::default() }
+        Self::bringing(Cargo::Failed(failure), None)
+    }
+
+    /// Makes a landing with no fields beside the response's own.
+    pub fn bringing(cargo: Cargo, upstream: Option<StatusCode>) -> Self {
+        Self { cargo, upstream, limits: Arc::default(), withheld: Arc::default() }
     }
 }

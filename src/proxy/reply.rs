@@ -16,8 +16,9 @@ use http::{Method, Response, StatusCode};
 use crate::admission::base::PublicBase;
 use crate::admission::{AdmittedRequest, CookieCarriage};
 use crate::cache::body::{AcceptsGzip, Coding};
+use crate::cache::conditions::{self, Selected, Selection};
 use crate::cache::freshness::{Freshness, current_age};
-use crate::cache::stored_response::{StoredResponse, is_not_modified};
+use crate::cache::stored_response::StoredResponse;
 use crate::config::Downstream;
 use crate::handling::{Handling, Refusal};
 use crate::headers::{self, CacheOutcome, CacheStatus, ContentCoding};
@@ -25,6 +26,9 @@ use crate::links;
 use crate::links::KnownHosts;
 use crate::links::region_urls::RegionUrlShape;
 use crate::proxy::body::ReplyBody;
+
+/// What a client hears that asks for bytes beyond the end.
+const BEYOND_THE_END: &str = "The range lies beyond the end of the answer.";
 
 /// An answer, and what is to be recorded of it.
 #[derive(Debug)]
@@ -112,21 +116,50 @@ pub fn present(stored: &StoredResponse, how: &Presentation<'_>) -> Option<Respon
     Some(conditional(stored.status(), fields, bytes, how.request))
 }
 
-/// Answers the client's own conditions, and `HEAD` without a body.
+/// Answers the client's own conditions and its range, and `HEAD` without a body.
 fn conditional(
     status: StatusCode,
     mut fields: HeaderMap,
     bytes: Bytes,
     request: &AdmittedRequest,
 ) -> Response<ReplyBody> {
-    // "A server MUST ignore all received preconditions if its response to the same request without those conditions
-    // … would have been a status code other than a 2xx (Successful) or 412" (RFC 9110 §13.2.1).
-    if status.is_success() && is_not_modified(request.fields(), fields.get(header::ETAG), &fields) {
-        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
-            fields.remove(name);
+    let length = bytes.len();
+    match conditions::select(request.method(), request.fields(), Selected { status, fields: &fields, length })
+    {
+        Selection::NotModified => {
+            for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+                fields.remove(name);
+            }
+            assemble(StatusCode::NOT_MODIFIED, fields, ReplyBody::empty())
         }
-        return assemble(StatusCode::NOT_MODIFIED, fields, ReplyBody::empty());
+        Selection::Whole => complete(status, fields, bytes, request),
+        Selection::Part(range) => {
+            let told = format!("bytes {}-{}/{length}", range.start(), range.end());
+            set_content_range(&mut fields, &told);
+            complete(StatusCode::PARTIAL_CONTENT, fields, bytes.slice(range), request)
+        }
+        Selection::Unsatisfiable => {
+            // "A server … SHOULD generate a Content-Range header field specifying the current length" (RFC 9110 §15.5.17).
+            let mut fields = HeaderMap::new();
+            set_content_range(&mut fields, &format!("bytes */{length}"));
+            fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            assemble(StatusCode::RANGE_NOT_SATISFIABLE, fields, detail(BEYOND_THE_END))
+        }
     }
+}
+
+fn set_content_range(fields: &mut HeaderMap, told: &str) {
+    if let Ok(value) = HeaderValue::from_str(told) {
+        fields.insert(header::CONTENT_RANGE, value);
+    }
+}
+
+fn complete(
+    status: StatusCode,
+    mut fields: HeaderMap,
+    bytes: Bytes,
+    request: &AdmittedRequest,
+) -> Response<ReplyBody> {
     // "A server MUST NOT send a Content-Length header field in any response with a status code of … 204 (No
     // Content)" (RFC 9110 §8.6).
     if status != StatusCode::NO_CONTENT {
@@ -238,6 +271,18 @@ pub fn clean_forwarded(fields: &mut HeaderMap, request: &AdmittedRequest, known_
         CookieCarriage::Carried => {}
     }
     rewrite_links(fields, request.base(), known_hosts);
+}
+
+/// Adds the fields that only the client gets who had the response fetched.
+pub fn add_withheld(
+    fields: &mut HeaderMap,
+    withheld: &HeaderMap,
+    base: &PublicBase,
+    known_hosts: &KnownHosts,
+) {
+    let mut withheld = withheld.clone();
+    rewrite_links(&mut withheld, base, known_hosts);
+    fields.extend(withheld);
 }
 
 /// Rewrites every `Link`, `Location` and `Content-Location` that points at Sentry so that it points here.
@@ -388,6 +433,48 @@ mod tests {
         check(200, &[("if-match", "\"2\"")], 200);
         check(404, &[("if-none-match", "\"1\"")], 404);
         check(404, &[("if-modified-since", modified)], 404);
+    }
+
+    #[test]
+    fn rfc9110_14_a_range_is_cut_from_the_complete_response_in_the_clients_own_coding() {
+        let says = [("content-type", "application/json"), ("content-encoding", "gzip"), ("x-hits", "7")];
+        let stored = stored(200, &says, both(b"0123456789"));
+        let part = shown(&stored, &[("range", "bytes=2-4")], REUSED);
+        assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+        assert_eq!(text(&part), b"234");
+        for (name, value) in
+            [("content-range", "bytes 2-4/10"), ("content-length", "3"), ("x-hits", "7"), ("age", "30")]
+        {
+            assert_eq!(part.headers()[name], value, "{name}");
+        }
+        assert_eq!(tag(&part), tag(&shown(&stored, &[], REUSED)));
+        let gzip = ("accept-encoding", "gzip");
+        let whole = text(&shown(&stored, &[gzip], REUSED));
+        let part = shown(&stored, &[gzip, ("range", "bytes=2-4")], REUSED);
+        assert_eq!(
+            (text(&part), &part.headers()["content-encoding"]),
+            (whole[2..=4].to_vec(), &"gzip".parse().unwrap())
+        );
+        assert_eq!(part.headers()["content-range"], format!("bytes 2-4/{}", whole.len()).as_str());
+    }
+
+    #[test]
+    fn rfc9110_15_5_17_a_range_beyond_the_end_is_refused_with_the_length() {
+        let beyond =
+            shown(&stored(200, &[("x-hits", "7")], plain(b"0123456789")), &[("range", "bytes=10-")], REUSED);
+        assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+        assert_eq!(beyond.headers()["content-range"], "bytes */10");
+        assert_eq!(text(&beyond), format!("{{\"detail\":\"{BEYOND_THE_END}\"}}").as_bytes());
+    }
+
+    #[test]
+    fn rfc9110_13_1_5_a_range_of_another_response_gets_the_whole() {
+        let stored = stored(200, &[], plain(b"0123456789"));
+        let own = tag(&shown(&stored, &[], REUSED)).unwrap().to_owned();
+        let status =
+            |condition| shown(&stored, &[("range", "bytes=0-1"), ("if-range", condition)], REUSED).status();
+        assert_eq!(status(&own), StatusCode::PARTIAL_CONTENT);
+        assert_eq!(status("\"other\""), StatusCode::OK);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::server::Peer;
+use crate::peer::Peer;
 use crate::server::lifecycle::Lifecycle;
 
 /// First pause after a failure that more attempts will not cure, such as having no file descriptor left.
@@ -93,7 +93,7 @@ impl Acceptor {
 fn accepted(stream: TcpStream, address: SocketAddr, permit: Option<OwnedSemaphorePermit>) -> Accepted {
     // Answers leave when they are written. Failing to say so costs latency, not the connection.
     let _ = stream.set_nodelay(true);
-    Accepted { stream, peer: Peer { address }, permit }
+    Accepted { stream, peer: Peer::new(address), permit }
 }
 
 fn into_tokio(stream: std::net::TcpStream) -> io::Result<TcpStream> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -22,11 +22,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{sleep, timeout};
 
 use crate::metrics::connections::ConnectionEnd;
+use crate::peer::{InterimOutlet, Peer};
 use crate::server::coalesce::{Coalesced, Coalescing};
+use crate::server::interim::Interposing;
 use crate::server::lifecycle::{Lifecycle, Phase, Work};
 use crate::server::request::answer;
 use crate::server::transport::Transport;
-use crate::server::{Handler, Peer, ServerSettings};
+use crate::server::{Handler, ServerSettings};
 
 /// How an HTTP/2 connection starts ([RFC 9113 §3.4]).
 ///
@@ -77,16 +79,21 @@ where
         () = drained_for(life, QUIET) => return ConnectionEnd::Dropped,
     };
     let work = Arc::new(Work::new(Arc::clone(life)));
+    let outlet = InterimOutlet::default();
     let service = service_fn({
-        let work = Arc::clone(&work);
-        move |request: Request<Incoming>| answer(Arc::clone(&work), handler.clone(), request, peer)
+        let (work, outlet) = (Arc::clone(&work), outlet.clone());
+        move |request: Request<Incoming>| {
+            // "A server MUST NOT send a 1xx response to an HTTP/1.0 client" (RFC 9110 §15.2).
+            let interim = (request.version() == Version::HTTP_11).then(|| outlet.open());
+            answer(Arc::clone(&work), handler.clone(), request, Peer { address: peer.address, interim })
+        }
     });
     match opening {
         Err(_elapsed) => ConnectionEnd::FirstByteTimeout,
         Ok(Err(_broken)) => ConnectionEnd::Broken,
         Ok(Ok(Opening::Silence)) => ConnectionEnd::Closed,
         Ok(Ok(Opening::Http1(replay))) => {
-            let io = TokioIo::new(Transport::new(stream, replay));
+            let io = TokioIo::new(Interposing::new(Transport::new(stream, replay), outlet));
             let connection = http1_builder(settings).serve_connection(io, service);
             conduct(connection, &work, std::future::pending()).await
         }

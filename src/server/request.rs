@@ -17,8 +17,9 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+use crate::peer::{InterimTicket, Peer};
 use crate::server::lifecycle::{Phase, Ticket, Work};
-use crate::server::{Failure, Handler, Peer};
+use crate::server::{Failure, Handler};
 
 /// Answers one request.
 pub async fn answer<H: Handler>(
@@ -30,6 +31,7 @@ pub async fn answer<H: Handler>(
     let ticket = Ticket::take(Arc::clone(&work));
     let is_head = request.method() == Method::HEAD;
     let version = request.version();
+    let interim = peer.interim.clone();
     let life = work.life();
     let attempt = if life.phase() == Phase::Over {
         Err(Failure::ShuttingDown)
@@ -39,8 +41,12 @@ pub async fn answer<H: Handler>(
             biased;
             attempt = caught(async move { handler.answer(request, peer).await }) => attempt,
             () = life.reached(Phase::Over) => Err(Failure::ShuttingDown),
+            never = woken_by(interim.as_ref()) => match never {},
         }
     };
+    if let Some(interim) = interim {
+        interim.close();
+    }
     let mut response = match attempt {
         Ok(response) => response.map(|body| Reply { content: Content::Answer(body), ticket: Some(ticket) }),
         Err(failure) => {
@@ -57,6 +63,17 @@ pub async fn answer<H: Handler>(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
+}
+
+/// Has the connection woken for each interim response; it writes what waits whenever it is.
+async fn woken_by(interim: Option<&InterimTicket>) -> Infallible {
+    poll_fn(|context| {
+        if let Some(interim) = interim {
+            interim.register(context.waker());
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Awaits `future`; a panic in it becomes a failure.

@@ -3,7 +3,6 @@
 //! Upstream writes into every answer for whom it made it and in which state of the world. A history is a row of rounds;
 //! the requests of a round run at once.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::support::corridor::{House, asking};
+use crate::support::corridor::{House, asking, peer};
 use crate::support::http::Fields;
 use crate::support::scripted::{Act, Received};
 
@@ -173,7 +172,7 @@ async fn check(
     request: http::Request<http_body_util::Full<bytes::Bytes>>,
     expected: &Expected<'_>,
 ) {
-    let response = house.proxy.serve(request, IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
+    let response = house.proxy.serve(request, peer()).await;
     let (head, body) = response.into_parts();
     if let Some(who) = head.headers.get("x-who") {
         assert_eq!(who.to_str().unwrap(), expected.who.to_string());

@@ -6,11 +6,15 @@
 )]
 
 mod collapsing;
+mod conditionals;
 mod end_to_end;
+mod interim;
 mod isolation;
+mod parts;
 mod passing;
 mod presentation;
 mod recordings;
+mod shared_cache;
 mod staleness;
 mod storing;
 mod support;

@@ -1,6 +1,5 @@
 //! What passes: what upstream receives of a request, and what streams through in both directions.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use sentrybox::clock::Stopwatch;
 use sentrybox::config::{Cookies, PassThrough};
 use tokio::time::{sleep, timeout};
 
-use crate::support::corridor::{ALICE, HOST, House, PROJECTS, Verdict, asking, detail};
+use crate::support::corridor::{ALICE, HOST, House, PROJECTS, Verdict, asking, detail, peer};
 use crate::support::http::Fields;
 use crate::support::scripted::{Act, Chunk, Received};
 
@@ -179,7 +178,7 @@ async fn a_request_streams_through_as_it_comes() {
     house.upstream.plays(PASSED, Act::echo());
     let (mut sender, body) = Channel::<Bytes>::new(4);
     let request = Request::post(PASSED).header("host", HOST).body(body).unwrap();
-    let response = house.proxy.serve(request, IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
+    let response = house.proxy.serve(request, peer()).await;
     let mut echo = response.into_body();
     for part in ["one", "two"] {
         sender.send_data(part.into()).await.unwrap();

@@ -16,23 +16,34 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (0, "handling", ""),
     (0, "credential", ""),
     (0, "links", ""),
+    (0, "peer", ""),
     (0, "cache", ""),
     (0, "cache::directives", ""),
     (0, "cache::single_flight", ""),
     (1, "headers", "handling"),
     (1, "metrics", "handling"),
     (1, "routes", "config"),
-    (2, "admission", "config credential handling headers routes"),
+    (2, "admission", "config credential handling headers peer routes"),
     (3, "regions", "admission config links routes"),
+    (2, "cache::conditions", "headers"),
     (3, "cache::body", "links"),
     (3, "cache::key", "admission credential headers"),
     (3, "cache::generations", "routes"),
     (3, "cache::policy", "admission config credential cache::directives"),
-    (3, "cache::stored_response", "headers links cache::body cache::directives cache::generations"),
+    (
+        3,
+        "cache::stored_response",
+        "headers links cache::body cache::conditions cache::directives cache::generations",
+    ),
     (
         4,
+        "cache::terms",
+        "admission headers routes cache::directives cache::generations cache::policy cache::stored_response",
+    ),
+    (
+        5,
         "cache::freshness",
-        "admission config handling routes cache::directives cache::policy cache::stored_response cache::generations",
+        "admission handling cache::directives cache::generations cache::policy cache::stored_response cache::terms",
     ),
     (4, "cache::storing", "admission headers routes cache::directives cache::policy"),
     (4, "cache::invalidation", "admission config credential routes cache::generations cache::key"),
@@ -48,7 +59,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
         "cache::store",
         "config metrics cache::key cache::stored_response cache::generations cache::invalidation cache::shared_tier routes",
     ),
-    (6, "server", "config metrics"),
+    (6, "server", "config metrics peer"),
     (6, "proxy", "..5"),
     (7, "admin", "proxy ..5"),
     (8, "logging", "config"),
@@ -61,8 +72,8 @@ const ROOMS: &[(u8, &str, &str)] = &[
 ];
 
 /// Rooms that only decide: no waiting, no runtime, no clock.
-const PURE: &str = "admission links headers routes regions cache::key cache::body cache::directives cache::policy \
-     cache::stored_response cache::freshness cache::storing cache::invalidation";
+const PURE: &str = "admission links headers routes regions cache::key cache::body cache::conditions cache::directives cache::policy \
+     cache::stored_response cache::terms cache::freshness cache::storing cache::invalidation";
 
 /// What only some rooms may name: a library that must stay a one-file change, or the clock.
 const CONFINED: &[(&str, &str)] = &[

@@ -1,6 +1,6 @@
 //! The corridor without sockets: a proxy before a scripted upstream, and what its answers say of themselves.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use sentrybox::assembly::proxy_before;
 use sentrybox::config::Config;
 use sentrybox::config::load::defaults;
+use sentrybox::peer::Peer;
 use sentrybox::proxy::Proxy;
 use sentrybox::proxy::body::ReplyBody;
 use tokio::task::JoinSet;
@@ -28,6 +29,11 @@ pub(crate) const BOB: &str = "Bearer sntryu_bob";
 
 /// Where the proxy is reached where a test does not say.
 pub(crate) const HOST: &str = "box.example";
+
+/// Returns who is connected.
+pub(crate) fn peer() -> Peer {
+    Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 7)))
+}
 
 /// A proxy and its upstream.
 #[derive(Debug, Clone)]
@@ -79,7 +85,7 @@ impl House {
 
     /// Serves a request up to the head of its answer.
     pub(crate) async fn begin(&self, request: Request<Full<Bytes>>) -> Response<ReplyBody> {
-        self.proxy.serve(request, IpAddr::V4(Ipv4Addr::LOCALHOST)).await
+        self.proxy.serve(request, peer()).await
     }
 
     /// Lets many ask the same at once.

@@ -17,8 +17,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use sentrybox::upstream::error::{TimeoutPhase, UpstreamError};
-use sentrybox::upstream::{IncomingBody, OutgoingBody, Sending, Upstream};
+use sentrybox::upstream::{IncomingBody, OnInterim, OutgoingBody, Sending, Upstream};
 use tokio::time::{Sleep, sleep};
+
+use crate::support::http::Fields;
 
 /// What upstream got.
 #[derive(Debug, Clone)]
@@ -45,6 +47,7 @@ impl Received {
 #[derive(Debug, Clone)]
 pub(crate) struct Act {
     delay: Duration,
+    interim: Vec<(StatusCode, HeaderMap)>,
     ending: Ending,
 }
 
@@ -96,7 +99,7 @@ impl Act {
     pub(crate) fn chunks(chunks: Vec<Chunk>) -> Self {
         let fields = HeaderMap::new();
         let ending = Ending::Answer { status: StatusCode::OK, fields, chunks, length: Length::Announced };
-        Self { delay: Duration::ZERO, ending }
+        Self { delay: Duration::ZERO, interim: Vec::new(), ending }
     }
 
     /// Cannot be reached.
@@ -115,27 +118,35 @@ impl Act {
     }
 
     fn failing(error: UpstreamError) -> Self {
-        Self { delay: Duration::ZERO, ending: Ending::Failure(error) }
+        Self { delay: Duration::ZERO, interim: Vec::new(), ending: Ending::Failure(error) }
     }
 
     /// Answers with the request's own body, as it comes.
     pub(crate) fn echo() -> Self {
-        Self { delay: Duration::ZERO, ending: Ending::Echo }
+        Self { delay: Duration::ZERO, interim: Vec::new(), ending: Ending::Echo }
     }
 
     /// Never answers.
     pub(crate) fn hang() -> Self {
-        Self { delay: Duration::ZERO, ending: Ending::Hang }
+        Self { delay: Duration::ZERO, interim: Vec::new(), ending: Ending::Hang }
     }
 
     /// Panics.
     pub(crate) fn panic() -> Self {
-        Self { delay: Duration::ZERO, ending: Ending::Panic }
+        Self { delay: Duration::ZERO, interim: Vec::new(), ending: Ending::Panic }
     }
 
     /// Waits before all that.
     pub(crate) fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
+        self
+    }
+
+    /// Sends an interim response before all else.
+    pub(crate) fn hinting(mut self, status: u16, fields: Fields<'_>) -> Self {
+        let fields =
+            fields.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()));
+        self.interim.push((StatusCode::from_u16(status).unwrap(), fields.collect()));
         self
     }
 
@@ -252,7 +263,8 @@ impl ScriptedUpstream {
 
     async fn perform(&self, request: Request<OutgoingBody>) -> Result<Response<IncomingBody>, UpstreamError> {
         let presence = Presence::begin(&self.0);
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let on_interim: Option<OnInterim> = head.extensions.remove();
         let mut received =
             Received { method: head.method, uri: head.uri, fields: head.headers, body: Bytes::new() };
         let act = self.next_act(&received);
@@ -263,6 +275,11 @@ impl ScriptedUpstream {
         received.body = body.collect().await.map_err(UpstreamError::request_body)?.to_bytes();
         let method = received.method.clone();
         self.0.log.lock().unwrap().push(received);
+        for (status, fields) in act.interim {
+            if let Some(OnInterim(tell)) = &on_interim {
+                tell(status, fields);
+            }
+        }
         sleep(act.delay).await;
         match act.ending {
             Ending::Answer { status, fields, chunks, length } => {
