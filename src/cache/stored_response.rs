@@ -214,12 +214,12 @@ impl StoredResponse {
     pub fn freshened(&self, update: &HeaderMap, provenance: Provenance) -> Self {
         // "… the cache MUST add each header field in the provided response to the stored response, replacing field
         // values that are already present, with the following exceptions: … the Content-Length header field", and
-        // those that "ensure integrity of the stored response" where it was processed, as a coding is here.
+        // those that "ensure integrity of the stored response": its coding may be undone here, and it is whole.
         let mut fields = self.fields.clone();
         fields.remove(header::AGE);
         // The stored `Date` belongs to the stored answer; a 304 without one is dated by its arrival.
         fields.remove(header::DATE);
-        for name in update.keys().filter(|name| !describes_coding(name)) {
+        for name in update.keys().filter(|name| !describes_content(name)) {
             fields.remove(name);
             for value in update.get_all(name) {
                 fields.append(name, value.clone());
@@ -287,8 +287,8 @@ impl StoredResponse {
     }
 }
 
-fn describes_coding(name: &HeaderName) -> bool {
-    matches!(*name, header::CONTENT_ENCODING | header::CONTENT_LENGTH)
+fn describes_content(name: &HeaderName) -> bool {
+    matches!(*name, header::CONTENT_ENCODING | header::CONTENT_LENGTH | header::CONTENT_RANGE)
 }
 
 /// Reads `Age`; an invalid one is ignored (RFC 9111 §5.1).
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc9111_3_2_a_304_replaces_fields_but_not_those_of_the_coding() {
+    fn rfc9111_3_2_a_304_replaces_fields_but_not_those_of_the_content() {
         let stored = stored(&[
             ("etag", "\"1\""),
             ("content-type", "application/json"),
