@@ -6,7 +6,8 @@
 //!
 //! Invariants: the target reaches the wire byte for byte as it was given; `Host` is always upstream's own; a
 //! request is sent a second time only when it is safe, has no body, and went to a pooled connection that died
-//! before the first byte of an answer; a body that broke off or timed out ends in an error, never in an end; every
+//! before the first byte of an answer; what may not be sent twice goes on a connection that is new or was used within
+//! the last second, so that it hardly ever meets a dead one; a body that broke off or timed out ends in an error, never in an end; every
 //! wait has a bound; a redirect is an answer like any other.
 //! Not here: which upstream, which fields, how many requests at a time, counting.
 
@@ -58,6 +59,9 @@ const MAX_HEAD_BYTES: u32 = 256 * 1024;
 const MAX_FIELDS: usize = 128;
 /// Most unused connections kept.
 const MAX_IDLE_CONNECTIONS: usize = 64;
+/// How long a connection stays good for what may not be sent twice: less than any server in use waits before it closes
+/// an idle connection (gunicorn's default is 2 s, Node's 5 s), whose end may be on its way when the request leaves.
+const SURE_OF_LIFE: Duration = Duration::from_secs(1);
 /// HTTP/2 windows: one stream whose reader stalls may hold so much, and the connection so many of them, that the
 /// others go on.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -91,6 +95,8 @@ impl fmt::Debug for OnInterim {
 #[derive(Debug)]
 pub struct HttpUpstream {
     pooled: HttpClient,
+    /// The same for what may not be sent twice: its connections idle for a moment only.
+    prompt: HttpClient,
     /// The same, but every request dials: for the retry, which must not meet a second dead connection.
     fresh: HttpClient,
     proxies: Proxies,
@@ -143,6 +149,11 @@ impl HttpUpstream {
         };
         Self {
             pooled: client(connector.clone(), config.pool_idle_timeout, MAX_IDLE_CONNECTIONS),
+            prompt: client(
+                connector.clone(),
+                config.pool_idle_timeout.min(SURE_OF_LIFE),
+                MAX_IDLE_CONNECTIONS,
+            ),
             fresh: client(connector, config.pool_idle_timeout, 0),
             proxies,
             limits,
@@ -156,8 +167,8 @@ impl HttpUpstream {
         let mut deadline = Box::pin(sleep(self.limits.total));
         let request = self.measured(self.addressed(request), deadline.as_mut()).await?;
         let again = repeatable(&request);
-        let (outcome, attempts) = match (self.attempt(&self.pooled, request, deadline.as_mut()).await, again)
-        {
+        let first = if again.is_some() { &self.pooled } else { &self.prompt };
+        let (outcome, attempts) = match (self.attempt(first, request, deadline.as_mut()).await, again) {
             (Err(Failure { repeat: Repeat::MayHelp, .. }), Some(again)) => {
                 (self.attempt(&self.fresh, again, deadline.as_mut()).await, Attempts(2))
             }
@@ -708,8 +719,8 @@ mod tests {
     }
 
     /// Serves one request, so that the connection is a pooled one, and returns it.
-    async fn pooled(upstream: &Arc<HttpUpstream>, peer: &mut Peer) -> DuplexStream {
-        let answer = spawn(upstream, of(Method::GET));
+    async fn pooled(upstream: &Arc<HttpUpstream>, peer: &mut Peer, method: Method) -> DuplexStream {
+        let answer = spawn(upstream, of(method));
         let connection = peer.serve(OK).await;
         assert_eq!(text(answer.await.unwrap()).await.unwrap(), "ok");
         connection
@@ -718,7 +729,8 @@ mod tests {
     /// Sends on a pooled connection that says `last` and dies.
     async fn on_dying(last: &str, request: Request<OutgoingBody>) -> (tokio::task::JoinHandle<Answer>, Peer) {
         let (upstream, mut peer) = pair();
-        let mut connection = pooled(&upstream, &mut peer).await;
+        let method = if repeatable(&request).is_some() { Method::GET } else { Method::POST };
+        let mut connection = pooled(&upstream, &mut peer, method).await;
         let answer = spawn(&upstream, request);
         read_head(&mut connection).await;
         connection.write_all(last.as_bytes()).await.unwrap();
@@ -758,9 +770,24 @@ mod tests {
     async fn a_connection_that_closed_while_idle_costs_no_request() {
         let (upstream, mut peer) = pair();
         // uwsgi closes after each answer without saying so.
-        drop(pooled(&upstream, &mut peer).await);
+        drop(pooled(&upstream, &mut peer, Method::POST).await);
         let answer = spawn(&upstream, request(Method::POST, "http://sentry.test/", full("body")));
         let _connection = peer.serve(OK).await;
+        assert_eq!(text(answer.await.unwrap()).await.unwrap(), "ok");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_not_be_sent_twice_goes_on_a_connection_that_was_used_a_moment_ago_or_on_a_new_one() {
+        let (upstream, mut peer) = pair();
+        let mut connection = pooled(&upstream, &mut peer, Method::POST).await;
+        sleep(SURE_OF_LIFE / 2).await;
+        let answer = spawn(&upstream, of(Method::POST));
+        read_head(&mut connection).await;
+        connection.write_all(OK.as_bytes()).await.unwrap();
+        assert_eq!(text(answer.await.unwrap()).await.unwrap(), "ok");
+        sleep(SURE_OF_LIFE * 2).await;
+        let answer = spawn(&upstream, of(Method::POST));
+        let _another = peer.serve(OK).await;
         assert_eq!(text(answer.await.unwrap()).await.unwrap(), "ok");
     }
 
@@ -805,7 +832,7 @@ mod tests {
         for (method, expected) in [(Method::GET, Ok(Attempts(2))), (Method::POST, Err(UpstreamFault::Broken))]
         {
             let (upstream, mut peer) = pair_speaking(Protocol::Http2);
-            let first = spawn(&upstream, of(Method::GET));
+            let first = spawn(&upstream, of(method.clone()));
             let dying = tokio::spawn(serve_http_2(peer.accept().await, 2));
             assert_eq!(text(first.await.unwrap()).await.unwrap(), "ok");
             let second = spawn(&upstream, of(method));
