@@ -4,7 +4,7 @@
 //! for the request sends, from any task. The connection writes what was sent between two of its own messages.
 //!
 //! Invariants: what is sent for one request never goes out in another one's place, nor after its own final response;
-//! no request has more than [`MOST`] interim responses, and none of them more than [`LARGEST`] bytes.
+//! how many interim responses a request may have, and how large they may be, is bounded.
 //! Not here: HTTP/2, whose frames are none that can be put in between; writing (`server::interim`); which fields may
 //! travel (`proxy`).
 //!

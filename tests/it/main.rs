@@ -10,6 +10,7 @@ mod conditionals;
 mod end_to_end;
 mod interim;
 mod isolation;
+mod lifetimes;
 mod parts;
 mod passing;
 mod presentation;
