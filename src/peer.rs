@@ -61,6 +61,8 @@ struct Queue {
     request: u64,
     stage: Stage,
     sent: usize,
+    /// How many of those sent the connection has been woken for.
+    announced: usize,
     waker: Option<Waker>,
 }
 
@@ -90,6 +92,7 @@ impl InterimOutlet {
         queue.request += 1;
         queue.stage = Stage::Open;
         queue.sent = 0;
+        queue.announced = 0;
         InterimTicket { number: queue.request, outlet: self.clone() }
     }
 
@@ -152,11 +155,12 @@ impl InterimTicket {
     /// Has `waker` woken when something is sent.
     pub fn register(&self, waker: &Waker) {
         let mut queue = self.outlet.0.queue();
-        if self.outlet.0.is_waiting.load(Ordering::Acquire) {
+        // Once for each message: one that cannot go out yet is written when the stream takes more.
+        if queue.announced < queue.sent {
+            queue.announced = queue.sent;
             waker.wake_by_ref();
-        } else {
-            queue.waker = Some(waker.clone());
         }
+        queue.waker = Some(waker.clone());
     }
 
     /// Says that the final response is ready: nothing more is sent ahead of it.
@@ -270,7 +274,9 @@ mod tests {
         assert_eq!(count.0.load(Ordering::SeqCst), 0);
         ticket.send(StatusCode::PROCESSING, &HeaderMap::new());
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
-        ticket.register(&waker);
-        assert_eq!(count.0.load(Ordering::SeqCst), 2);
+        for _ in 0..3 {
+            ticket.register(&waker);
+            assert_eq!(count.0.load(Ordering::SeqCst), 2, "once for what was sent, though it still waits");
+        }
     }
 }

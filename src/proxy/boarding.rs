@@ -19,12 +19,12 @@ use crate::cache::key::CacheKey;
 use crate::cache::single_flight::{Boarding, FlightLost, Seat};
 use crate::cache::stored_response::{Found, StoredResponse};
 use crate::cache::terms::Trouble;
-use crate::handling::{ForwardReason, Handling, RefusalReason};
+use crate::handling::{ForwardReason, Handling};
 use crate::headers::{CacheOutcome, CacheStatus};
 use crate::proxy::body::ReplyBody;
 use crate::proxy::flight::{Demand, Itinerary};
 use crate::proxy::forward;
-use crate::proxy::landing::{Cargo, ForwardFailure, Landing, Storage};
+use crate::proxy::landing::{self, Cargo, ForwardFailure, Landing, Storage};
 use crate::proxy::outgoing;
 use crate::proxy::reply::{self, Presentation, Reply, Source};
 use crate::proxy::{Miss, Proxy, Target};
@@ -152,12 +152,14 @@ impl Proxy {
     async fn disembark(&self, miss: &Miss, landing: Landing, boarding: Boarding) -> Option<Reply> {
         let request = &miss.target.request;
         let upstream = landing.upstream;
-        if let Cargo::Failed(failure) = landing.cargo {
-            let stale = self.stale_reply(miss, upstream, failure.trouble()).await;
-            return Some(stale.unwrap_or_else(|| forward::failed(failure, miss.reason, upstream)));
-        }
-        if upstream.is_some_and(is_failure)
-            && let Some(stale) = self.stale_reply(miss, upstream, Trouble::Failing).await
+        let trouble = match &landing.cargo {
+            Cargo::Failed(failure) => Some(failure.trouble()),
+            Cargo::Shared { .. } | Cargo::Parcel(_) => {
+                upstream.filter(|status| is_failure(*status)).map(|_| Trouble::Failing)
+            }
+        };
+        if let Some(trouble) = trouble
+            && let Some(stale) = self.stale_reply(miss, upstream, trouble).await
         {
             return Some(stale);
         }
@@ -315,15 +317,10 @@ struct Reuse {
 
 /// Returns what a reply that is a failure says of upstream.
 fn trouble_of(reply: &Reply) -> Trouble {
-    let is_disconnected = matches!(
-        reply.handling,
-        Handling::Refuse(
-            RefusalReason::UpstreamUnreachable
-                | RefusalReason::UpstreamTimeout
-                | RefusalReason::UpstreamBroken
-        )
-    );
-    if is_disconnected { Trouble::Disconnected } else { Trouble::Failing }
+    match reply.handling {
+        Handling::Refuse(reason) => landing::trouble_of(reason),
+        Handling::Reuse | Handling::ReuseThenRevalidate | Handling::Forward(_) => Trouble::Failing,
+    }
 }
 
 /// Upstream failures that a stale response may stand in for: RFC 5861 §4, and 429, which says the same of our budget.

@@ -171,7 +171,7 @@ impl Proxy {
         let provenance = self.provenance(request, take_off);
         let response = StoredResponse::new(head.status, &head.headers, body, provenance);
         let (response, withheld) = withhold(request, response);
-        let cargo = self.cargo(itinerary, response, verdict, head.status).await;
+        let cargo = self.cargo(itinerary, response, verdict).await;
         Landing { cargo, upstream: Some(head.status), limits, withheld }
     }
 
@@ -192,8 +192,7 @@ impl Proxy {
         if verdict.is_err() {
             self.store().remove(itinerary.target.primary, request.fields()).await;
         }
-        let status = response.status();
-        let cargo = self.cargo(itinerary, response, verdict, status).await;
+        let cargo = self.cargo(itinerary, response, verdict).await;
         Landing { cargo, upstream: Some(head.status), limits, withheld }
     }
 
@@ -203,7 +202,6 @@ impl Proxy {
         itinerary: &Itinerary,
         response: Arc<StoredResponse>,
         verdict: Result<(), NotStorable>,
-        status: StatusCode,
     ) -> Cargo {
         let request = &itinerary.target.request;
         let variant = self.store().variant_of(itinerary.target.primary, &response, request.fields());
@@ -215,7 +213,7 @@ impl Proxy {
             }
         } else {
             self.metrics().store.not_stored(NotStoredReason::NotStorable);
-            self.note_rejection(request, status);
+            self.note_rejection(request, response.status());
             Storage::NotStored
         };
         Cargo::Shared { response, variant, storage }
@@ -347,7 +345,10 @@ impl Proxy {
 }
 
 /// Takes out of a response what is only for the client who had it fetched.
-fn withhold(request: &AdmittedRequest, response: StoredResponse) -> (Arc<StoredResponse>, Arc<HeaderMap>) {
+pub fn withhold(
+    request: &AdmittedRequest,
+    response: StoredResponse,
+) -> (Arc<StoredResponse>, Arc<HeaderMap>) {
     let names = CacheKind::of(request.partition()).withheld(response.fields());
     if names.is_empty() {
         return (Arc::new(response), Arc::default());

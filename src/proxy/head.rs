@@ -3,8 +3,8 @@
 //! "A response to the HEAD method is identical to what an equivalent request made with a GET would have been, without
 //! sending the content." So it freshens what is stored if it matches it, and removes it if it contradicts it.
 //!
-//! Invariant: nothing becomes fresher by an answer that has neither a validator nor a lifetime of upstream's own: it could
-//! be anything's. Not here: forwarding (`proxy::forward`), merging fields (`cache::stored_response`).
+//! Invariant: nothing becomes fresher by an answer that has neither a validator nor a field about its lifetime: it could be
+//! anything's. Not here: forwarding (`proxy::forward`), merging fields (`cache::stored_response`).
 //!
 //! [RFC 9111 §4.3.5]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.5
 
@@ -17,7 +17,7 @@ use crate::admission::{AdmittedRequest, Eligibility};
 use crate::cache::stored_response::Found;
 use crate::cache::storing;
 use crate::headers;
-use crate::proxy::flight::TakeOff;
+use crate::proxy::flight::{self, TakeOff};
 use crate::proxy::{Proxy, Target};
 
 impl Proxy {
@@ -45,10 +45,11 @@ impl Proxy {
             // "… otherwise, the cache SHOULD consider the stored response to be stale": it is known to have changed.
             return self.store().remove(target.primary, request.fields()).await;
         }
-        let freshened = stored.freshened(&head.headers, self.provenance(request, take_off));
+        let provenance = self.provenance(request, take_off);
+        let (freshened, _) = flight::withhold(request, stored.freshened(&head.headers, provenance));
         let verdict = storing::check_storable(request, freshened.status(), freshened.fields(), self.policy());
         if proves_something(&head.headers) && verdict.is_ok() {
-            self.insert(&target, Arc::new(freshened)).await;
+            self.insert(&target, freshened).await;
         }
     }
 }

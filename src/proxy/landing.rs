@@ -86,12 +86,7 @@ pub enum ForwardFailure {
 impl ForwardFailure {
     /// Returns what the failure means for a stale response that could stand in.
     pub const fn trouble(self) -> Trouble {
-        match self {
-            Self::Upstream(UpstreamFault::Unreachable | UpstreamFault::Timeout | UpstreamFault::Broken) => {
-                Trouble::Disconnected
-            }
-            Self::Busy | Self::Lost | Self::Upstream(UpstreamFault::RequestBody) => Trouble::Failing,
-        }
+        trouble_of(self.refusal().reason)
     }
 
     /// Returns the refusal that a client gets.
@@ -115,6 +110,27 @@ impl ForwardFailure {
                 Refusal::new(RefusalReason::BadRequestBody, "The request's body broke off.")
             }
         }
+    }
+}
+
+/// Returns what a refusal means for a stale response that could stand in.
+pub const fn trouble_of(reason: RefusalReason) -> Trouble {
+    match reason {
+        RefusalReason::UpstreamUnreachable
+        | RefusalReason::UpstreamBroken
+        | RefusalReason::UpstreamTimeout => Trouble::Disconnected,
+        RefusalReason::UnknownPath
+        | RefusalReason::UnsafePath
+        | RefusalReason::BadAuthority
+        | RefusalReason::BadCredential
+        | RefusalReason::MethodNotAllowed
+        | RefusalReason::TargetTooLong
+        | RefusalReason::Loop
+        | RefusalReason::OnlyIfCached
+        | RefusalReason::UpstreamBusy
+        | RefusalReason::BadRequestBody
+        | RefusalReason::ShuttingDown
+        | RefusalReason::InternalError => Trouble::Failing,
     }
 }
 

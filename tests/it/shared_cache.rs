@@ -71,6 +71,18 @@ async fn rfc9111_5_2_2_7_fields_that_private_lists_are_kept_from_the_shared_cach
 }
 
 #[tokio::test(start_paused = true)]
+async fn rfc9111_5_2_2_7_an_answer_to_head_brings_no_listed_field_into_the_store() {
+    let house = House::with(anonymous);
+    let listing = |act: Act| act.with("cache-control", r#"max-age=60, private="x-a""#).with("etag", "\"1\"");
+    house.upstream.plays(PROJECTS, listing(Act::json("[1]")).with("x-a", "1"));
+    house.ask(Method::GET, PROJECTS, NOBODY).await;
+    sleep(Duration::from_secs(61)).await;
+    house.ask(Method::HEAD, PROJECTS, NOBODY).await;
+    let reused = house.ask(Method::GET, PROJECTS, NOBODY).await;
+    assert!(is_hit(&reused) && reused.field("x-a").is_empty(), "{reused:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn rfc9111_5_2_2_7_a_private_answer_is_not_shared_among_the_anonymous_who_wait_together() {
     let house = House::with(anonymous);
     let act = Act::json("[1]").with("cache-control", "private, max-age=60").after(Duration::from_secs(1));
