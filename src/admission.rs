@@ -6,7 +6,7 @@
 //!
 //! Invariants: only [`Admission::admit`] makes an [`AdmittedRequest`], so a key, a decision or an invalidation
 //! exists only for a request that passed; the client's spelling of the target is kept to the byte.
-//! Not here: keys (`cache::key`), lifetimes (`cache::freshness`), where it goes (`regions`).
+//! Not here: keys (`cache::key`), lifetimes (`cache::terms`), where it goes (`regions`).
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;

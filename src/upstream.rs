@@ -95,9 +95,9 @@ impl fmt::Debug for OnInterim {
 #[derive(Debug)]
 pub struct HttpUpstream {
     pooled: HttpClient,
-    /// The same for what may not be sent twice: its connections idle for a moment only.
-    prompt: HttpClient,
-    /// The same, but every request dials: for the retry, which must not meet a second dead connection.
+    /// As `pooled`, for what may not be sent twice: its connections idle for a moment only.
+    recent: HttpClient,
+    /// As `pooled`, but every request dials: for the retry, which must not meet a second dead connection.
     fresh: HttpClient,
     proxies: Proxies,
     limits: Limits,
@@ -149,7 +149,7 @@ impl HttpUpstream {
         };
         Self {
             pooled: client(connector.clone(), config.pool_idle_timeout, MAX_IDLE_CONNECTIONS),
-            prompt: client(
+            recent: client(
                 connector.clone(),
                 config.pool_idle_timeout.min(SURE_OF_LIFE),
                 MAX_IDLE_CONNECTIONS,
@@ -167,7 +167,7 @@ impl HttpUpstream {
         let mut deadline = Box::pin(sleep(self.limits.total));
         let request = self.measured(self.addressed(request), deadline.as_mut()).await?;
         let again = repeatable(&request);
-        let first = if again.is_some() { &self.pooled } else { &self.prompt };
+        let first = if again.is_some() { &self.pooled } else { &self.recent };
         let (outcome, attempts) = match (self.attempt(first, request, deadline.as_mut()).await, again) {
             (Err(Failure { repeat: Repeat::MayHelp, .. }), Some(again)) => {
                 (self.attempt(&self.fresh, again, deadline.as_mut()).await, Attempts(2))

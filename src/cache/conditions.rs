@@ -23,7 +23,7 @@ use crate::headers::dates;
 /// [RFC 9110 §8.8.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.2.2
 const STRONG_AFTER: Duration = Duration::from_secs(1);
 
-/// The response that a client would get without conditions: its status, its fields as they go out, its length in bytes.
+/// The response that a client would get without conditions.
 #[derive(Debug, Clone, Copy)]
 pub struct Selected<'a> {
     /// Its status code.
@@ -34,7 +34,7 @@ pub struct Selected<'a> {
     pub length: usize,
 }
 
-/// What a client gets of the selected response.
+/// What a client gets of the selected representation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
     /// All of it.
@@ -73,7 +73,7 @@ pub fn select(method: &Method, request: &HeaderMap, selected: Selected<'_>) -> S
 fn is_not_modified(request: &HeaderMap, selected: &HeaderMap) -> bool {
     if request.contains_key(header::IF_NONE_MATCH) {
         // "A recipient MUST use the weak comparison function when comparing entity tags for If-None-Match."
-        let tag = selected.get(header::ETAG).map(|tag| weak_tag(tag.as_bytes()));
+        let tag = selected.get(header::ETAG).map(|tag| opaque_tag(tag.as_bytes()));
         let mut values = request.get_all(header::IF_NONE_MATCH).iter().map(HeaderValue::as_bytes);
         return values
             .any(|value| value.trim_ascii() == b"*" || tag.is_some_and(|tag| lists_tag(value, tag)));
@@ -98,7 +98,7 @@ fn allows_range(request: &HeaderMap, selected: &HeaderMap) -> bool {
         (Some(_), Some(_)) => return false,
     };
     if condition.ends_with(b"\"") {
-        // "… the exact same strong comparison function": a weak one never matches.
+        // "… exactly matches the ETag field value … using the strong comparison function": a weak one never does.
         return !condition.starts_with(b"W/")
             && selected.get(header::ETAG).map(HeaderValue::as_bytes) == Some(condition);
     }
@@ -126,8 +126,8 @@ fn range_of(request: &HeaderMap, length: usize) -> Selection {
     else {
         return Selection::Whole;
     };
-    // "An int-range is invalid if the last-pos value is present and less than first-pos. … A recipient of a … ranges set
-    // that includes an invalid ranges-specifier MUST ignore it"; a comma is no digit, so several are the whole.
+    // "A server that supports range requests MAY ignore or reject a Range header field that contains an invalid
+    // ranges-specifier" (§14.2): ignored here. A comma is no digit, so several ranges are the whole.
     match (position(first), position(last)) {
         (Position::Absent, Position::At(suffix)) => suffix_of(suffix, length),
         (Position::At(first), Position::Absent) => part(first, usize::MAX, length),
@@ -162,7 +162,7 @@ fn suffix_of(suffix: usize, length: usize) -> Selection {
 }
 
 /// "If the last-pos value is absent, or if the value is greater than or equal to the current length …, the byte range is
-/// interpreted as the remainder of the representation"; one that begins there is unsatisfiable.
+/// interpreted as the remainder of the representation"; one that begins beyond it is unsatisfiable.
 fn part(first: usize, last: usize, length: usize) -> Selection {
     match length.checked_sub(1) {
         Some(end) if first <= end => Selection::Part(first..=last.min(end)),
@@ -174,7 +174,7 @@ fn part(first: usize, last: usize, length: usize) -> Selection {
 fn lists_tag(list: &[u8], wanted: &[u8]) -> bool {
     let mut rest = list.trim_ascii();
     while !rest.is_empty() {
-        let start = weak_tag(rest);
+        let start = opaque_tag(rest);
         let Some(length) = start.get(1..).and_then(|inner| inner.iter().position(|byte| *byte == b'"'))
         else {
             return false;
@@ -189,8 +189,10 @@ fn lists_tag(list: &[u8], wanted: &[u8]) -> bool {
     false
 }
 
-/// Returns an entity tag without its weakness mark.
-pub fn weak_tag(tag: &[u8]) -> &[u8] {
+/// Returns an entity tag without its weakness mark ([RFC 9110 §8.8.3]).
+///
+/// [RFC 9110 §8.8.3]: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3
+pub fn opaque_tag(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 

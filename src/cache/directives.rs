@@ -1,10 +1,9 @@
 //! Reads `Cache-Control`, its targeted variants and `Pragma` once, into plain data ([RFC 9111 §5.2], [RFC 5861],
 //! [RFC 9213]).
 //!
-//! Invariants: reading never fails. What is malformed gets the reading that stores and reuses less ("a cache
-//! … is encouraged to consider responses that have invalid freshness information … to be stale", RFC 9111
-//! §4.2.1); unknown directives are skipped; names are compared without case; quoted values are understood.
-//! Not here: what the directives lead to (`cache::freshness`, `cache::storing`).
+//! Invariants: reading never fails. What is malformed gets the reading that stores and reuses less ("Caches
+//! are encouraged to consider responses that have invalid freshness information … to be stale", RFC 9111 §4.2.1); unknown directives are skipped; names are compared without case; quoted values are understood.
+//! Not here: what the directives lead to (`cache::terms`, `cache::freshness`, `cache::storing`).
 //!
 //! [RFC 9111 §5.2]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2
 //! [RFC 5861]: https://www.rfc-editor.org/rfc/rfc5861
@@ -42,7 +41,7 @@ const GREATEST_DELTA: u64 = 2_147_483_648;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ResponseDirectives {
     /// Which field says it.
-    pub origin: DirectiveOrigin,
+    pub source: DirectiveSource,
     /// Boolean directives.
     pub flags: ResponseFlags,
     /// `max-age`.
@@ -57,7 +56,7 @@ pub struct ResponseDirectives {
 
 /// Which field of a response says how it may be stored and reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DirectiveOrigin {
+pub enum DirectiveSource {
     /// `Cache-Control`, and `Expires` beside it.
     #[default]
     CacheControl,
@@ -101,7 +100,7 @@ impl ResponseDirectives {
     /// Reads the directives of a response: of the first targeted field that is valid, or else of `Cache-Control`.
     pub fn read(fields: &HeaderMap) -> Self {
         let mut directives = Self::default();
-        directives.origin = for_each_directive(fields, |name, argument| directives.apply(name, argument));
+        directives.source = for_each_directive(fields, |name, argument| directives.apply(name, argument));
         directives
     }
 
@@ -168,21 +167,22 @@ fn listed(argument: Option<&str>) -> Option<Vec<HeaderName>> {
     names.iter().all(|name| !ESSENTIAL.contains(name)).then_some(names)
 }
 
-/// Hands over the directives that count for a response: "select the first (in order) field in the cache's target list …
-/// with a valid, non-empty value" (RFC 9213 §2.2), or else `Cache-Control`.
-fn for_each_directive(fields: &HeaderMap, mut take: impl FnMut(&str, Option<&str>)) -> DirectiveOrigin {
+/// Hands over the directives that count for a response: "the cache MUST select the first (in target-list order) field with
+/// a valid, non-empty value" (RFC 9213 §2.2), or else `Cache-Control`.
+fn for_each_directive(fields: &HeaderMap, mut take: impl FnMut(&str, Option<&str>)) -> DirectiveSource {
     if let Some(members) = TARGET_LIST.iter().find_map(|name| targeted_members(fields, name)) {
         for (name, argument) in &members {
             take(name, argument.as_deref());
         }
-        return DirectiveOrigin::Targeted;
+        return DirectiveSource::Targeted;
     }
     for_each_member(fields, &header::CACHE_CONTROL, take);
-    DirectiveOrigin::CacheControl
+    DirectiveSource::CacheControl
 }
 
 /// Reads a targeted field, which is a dictionary of structured values (RFC 9213 §2.1). `None` where it is absent, empty or
-/// not valid; a directive with a value of another type than its own makes it so, too.
+/// not valid. A directive whose value has another type than its own makes the whole field invalid: ours, the RFC only
+/// says not to use it.
 fn targeted_members(fields: &HeaderMap, field: &HeaderName) -> Option<Vec<(String, Option<String>)>> {
     let lines: Vec<_> = fields.get_all(field).iter().map(HeaderValue::as_bytes).collect();
     let members: Dictionary = Parser::new(&lines.join(&b", "[..])).parse().ok()?;
@@ -205,7 +205,10 @@ fn directive_of(name: &str, member: &ListEntry) -> Option<(String, Option<String
             "no-cache" | "private" | "no-store" | "public" | "must-revalidate" | "proxy-revalidate"
             | "must-understand",
             value,
-        ) => value?.as_boolean()?.then_some(None)?,
+        ) => match value {
+            Some(BareItem::Boolean(true)) => None,
+            Some(_) | None => return None,
+        },
         // An extension has a type of its own, and no meaning here.
         _ => None,
     };
@@ -479,19 +482,19 @@ mod tests {
 
     #[test]
     fn rfc9213_2_2_the_first_valid_targeted_field_counts_alone() {
-        let check = |pairs: &[(&str, &str)], origin, max_age| {
+        let check = |pairs: &[(&str, &str)], source, max_age| {
             let (directives, _) = fielded(pairs);
-            assert_eq!((directives.origin, delta(directives.max_age)), (origin, max_age), "{pairs:?}");
+            assert_eq!((directives.source, delta(directives.max_age)), (source, max_age), "{pairs:?}");
         };
         let plain = ("cache-control", "max-age=1, no-store");
         let (cdn, own) = (("cdn-cache-control", "max-age=2"), ("sentrybox-cache-control", "max-age=3"));
-        check(&[plain], DirectiveOrigin::CacheControl, Some(1));
-        check(&[plain, cdn], DirectiveOrigin::Targeted, Some(2));
-        check(&[plain, cdn, own], DirectiveOrigin::Targeted, Some(3));
-        check(&[plain, ("cdn-cache-control", "foo=(1 2);a")], DirectiveOrigin::Targeted, None);
+        check(&[plain], DirectiveSource::CacheControl, Some(1));
+        check(&[plain, cdn], DirectiveSource::Targeted, Some(2));
+        check(&[plain, cdn, own], DirectiveSource::Targeted, Some(3));
+        check(&[plain, ("cdn-cache-control", "foo=(1 2);a")], DirectiveSource::Targeted, None);
         check(
             &[("cdn-cache-control", "foo"), ("cdn-cache-control", "max-age=5")],
-            DirectiveOrigin::Targeted,
+            DirectiveSource::Targeted,
             Some(5),
         );
         let (directives, _) = fielded(&[plain, cdn]);
@@ -516,7 +519,7 @@ mod tests {
             "private=?0",
         ] {
             let (directives, _) = fielded(&[("cache-control", "max-age=1"), ("cdn-cache-control", broken)]);
-            assert_eq!(directives.origin, DirectiveOrigin::CacheControl, "{broken}");
+            assert_eq!(directives.source, DirectiveSource::CacheControl, "{broken}");
             assert_eq!(delta(directives.max_age), Some(1), "{broken}");
         }
         let (directives, _) = fielded(&[("cdn-cache-control", "max-age=-1, s-maxage=99999999999")]);

@@ -1,11 +1,11 @@
 //! Decides whether a stored response is fresh, and whether it may be reused: [RFC 9111] §4 and §5 in their order.
 //!
-//! Pure: no I/O, no clock; callers pass `now`. Where upstream states no lifetime, the route's
-//! class does: Sentry sends no caching fields, so the policy is ours (`sentry-api.md` §4.5).
+//! Pure: no I/O, no clock; callers pass `now`. Weighs what holds for a response (`cache::terms`) against its age and the
+//! client's directives, and is the only place that does.
 //!
-//! Invariants: a response is never reused past its lifetime plus the stale window that applies; whatever cannot be
-//! computed is stale; arithmetic saturates. This is the only place that weighs directives, rules and age.
-//! Not here: lifetimes and windows themselves (`cache::terms`), what may be stored (`cache::storing`), keys and variants (`cache::key`), what writes do (`cache::generations`), asking (`proxy`).
+//! Invariants: a response is never reused past its lifetime plus the stale window that applies; arithmetic saturates.
+//! Not here: lifetimes and windows (`cache::terms`), what may be stored (`cache::storing`), keys and variants
+//! (`cache::key`), what writes do (`cache::generations`), asking (`proxy`).
 //!
 //! [RFC 9111]: https://www.rfc-editor.org/rfc/rfc9111
 
@@ -93,11 +93,11 @@ pub fn decide(
         Found::Unusable => Decision::Forward(ForwardReason::Invalidated),
         Found::Stored(stored, standing) => {
             let terms = Terms::new(request, stored, policy, *standing);
-            decide_on(stored, &terms, (directives, now))
+            decide_on(&terms, directives, now)
         }
     };
-    // "… a cache SHOULD either respond using a stored response consistent with the other constraints of the request
-    // or respond with a 504 (Gateway Timeout) status code" (RFC 9111 §5.2.1.7).
+    // "Caches that honor this request directive SHOULD, upon receiving it, respond with either a stored response
+    // consistent with the other constraints of the request or a 504 (Gateway Timeout) status code" (RFC 9111 §5.2.1.7).
     match (directives.asking, decision) {
         (Asking::Forbidden, Decision::Forward(_)) => Decision::OnlyIfCached,
         (Asking::Forbidden, Decision::ReuseThenRevalidate(freshness)) => Decision::Reuse(freshness),
@@ -113,7 +113,7 @@ pub fn freshness(
     policy: &FreshnessPolicy,
     now: SystemTime,
 ) -> Freshness {
-    freshness_on(stored, &Terms::new(request, stored, policy, standing), now)
+    freshness_on(&Terms::new(request, stored, policy, standing), now)
 }
 
 /// Returns the freshness with which a stored response may answer because upstream failed; `None` where it may not
@@ -130,7 +130,7 @@ pub fn reuse_on_error(
     let Found::Stored(stored, standing) = found else { return None };
     let directives = policy.directives(request);
     let terms = Terms::new(request, stored, policy, *standing);
-    let freshness = freshness_on(stored, &terms, now);
+    let freshness = freshness_on(&terms, now);
     // The client's own limits hold when upstream is down, too.
     let is_welcome = directives.validation == Validation::WhenNeeded
         && is_young_enough(directives, current_age(stored, now))
@@ -140,7 +140,7 @@ pub fn reuse_on_error(
             // "no-cache … MUST NOT be used to satisfy any other request without forwarding it for validation and
             // receiving a successful response" (RFC 9111 §5.2.2.4).
             Freshness::Fresh { .. } => !terms.must_validate(),
-            Freshness::Stale { by } => terms.may_serve_stale() && by < terms.stale_if_error(trouble),
+            Freshness::Stale { by } => terms.may_be_reused_stale() && by < terms.stale_if_error(trouble),
         };
     may_reuse.then_some(freshness)
 }
@@ -155,7 +155,7 @@ pub fn retention(
     let terms = Terms::new(request, stored, policy, Standing::Current);
     let remaining = terms.lifetime().0.saturating_sub(current_age(stored, now).0);
     let stale = terms.stale_while_revalidate().max(terms.stale_if_error(Trouble::Disconnected));
-    let is_of_use = stored.has_validator() || terms.may_serve_stale();
+    let is_of_use = stored.has_validator() || terms.may_be_reused_stale();
     let further = if is_of_use { STALE_RETENTION } else { Duration::ZERO };
     remaining.saturating_add(stale.max(further)).max(SETTLING_LIFETIME)
 }
@@ -180,11 +180,7 @@ pub fn current_age(stored: &StoredResponse, now: SystemTime) -> CurrentAge {
 }
 
 /// RFC 9111 §4: what the response allows, then what the request demands (§5.2.1).
-fn decide_on(
-    stored: &StoredResponse,
-    terms: &Terms<'_>,
-    (directives, now): (RequestDirectives, SystemTime),
-) -> Decision {
+fn decide_on(terms: &Terms<'_>, directives: RequestDirectives, now: SystemTime) -> Decision {
     // "the stored response does not contain the no-cache directive, unless it is successfully validated".
     if terms.must_validate() {
         return Decision::Forward(ForwardReason::AlwaysValidate);
@@ -194,10 +190,10 @@ fn decide_on(
     if directives.validation == Validation::Demanded || directives.storing == Storing::Forbidden {
         return Decision::Forward(ForwardReason::ClientDirective);
     }
-    if !is_young_enough(directives, current_age(stored, now)) {
+    if !is_young_enough(directives, current_age(terms.stored(), now)) {
         return Decision::Forward(ForwardReason::ClientDirective);
     }
-    let freshness = freshness_on(stored, terms, now);
+    let freshness = freshness_on(terms, now);
     match (freshness, is_fresh_enough(directives, freshness)) {
         (Freshness::Fresh { .. }, true) => Decision::Reuse(freshness),
         (Freshness::Fresh { .. }, false) => Decision::Forward(ForwardReason::ClientDirective),
@@ -210,7 +206,7 @@ fn decide_on(
 /// the client or origin server" (RFC 9111 §4.2.4); our windows are the operator's permission.
 fn decide_stale(terms: &Terms<'_>, by: Duration, directives: RequestDirectives) -> Decision {
     let freshness = Freshness::Stale { by };
-    if !terms.may_serve_stale() {
+    if !terms.may_be_reused_stale() {
         Decision::Forward(ForwardReason::Stale)
     } else if by < terms.stale_while_revalidate() {
         Decision::ReuseThenRevalidate(freshness)
@@ -221,8 +217,8 @@ fn decide_stale(terms: &Terms<'_>, by: Duration, directives: RequestDirectives) 
     }
 }
 
-fn freshness_on(stored: &StoredResponse, terms: &Terms<'_>, now: SystemTime) -> Freshness {
-    Freshness::of(terms.lifetime(), current_age(stored, now))
+fn freshness_on(terms: &Terms<'_>, now: SystemTime) -> Freshness {
+    Freshness::of(terms.lifetime(), current_age(terms.stored(), now))
 }
 
 /// "max-age … the client prefers a response whose age is less than or equal to the specified number of seconds"
@@ -475,6 +471,12 @@ mod tests {
             &[(5, "forward stale")],
         );
         check(&says("max-age=60").overridden(Some(0), 60, 0), &[(0, "forward always-validate")]);
+    }
+
+    #[test]
+    fn rfc9111_4_2_4_a_rule_that_says_override_overrides_no_prohibition_where_its_class_has_no_lifetime() {
+        let scene = says("max-age=5, must-revalidate").with_status(503).overridden(Some(60), 60, 60);
+        check(&scene.asked("max-stale=60"), &[(4, "reuse 1"), (5, "forward stale")]);
     }
 
     #[test]

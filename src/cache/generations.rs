@@ -1,8 +1,9 @@
 //! Remembers what became unusable when, by tag, in a fixed amount of memory.
 //!
 //! A table of 65,536 slots; a tag falls into two of them by a keyed hash, and what happened to it is the earlier of the
-//! two (a count-min sketch, with moments for counts). Only tags that share both slots invalidate too much: after 1,000
-//! writes, 1 in 1,000 of the others, where with one slot each it would be 1 in 66.
+//! two (a count-min sketch, with moments for counts). A tag is invalidated by mistake only when both its slots were hit,
+//! by one other tag or by two: after writes to 1,000 tags, 1 in 1,000 of the others, where one slot each would lose 1 in
+//! 66.
 //! A stored response carries its slots and the [`Stamp`] of the moment its forward took off; a look-up compares.
 //! Nothing is walked, and nothing is ever evicted from the table, so no write is ever forgotten.
 //!
@@ -83,7 +84,7 @@ impl Generations {
         Self { unusable_before, last: AtomicU64::new(0), key, settle }
     }
 
-    /// Returns the slots of these tags, and that of everything.
+    /// Returns the slots of these tags, and those of everything.
     pub fn slots(&self, tags: &[Tag]) -> TagSlots {
         let mut slots: Vec<[u16; 2]> =
             tags.iter().chain([&Tag::Everything]).map(|tag| self.slots_of(tag)).collect();
@@ -149,7 +150,7 @@ impl Generations {
         slots
     }
 
-    /// Returns for each tag when it became unusable, or something else that shares both of its slots.
+    /// Returns for each tag when it became unusable, or when both of its slots were hit by others.
     fn happened(&self, slots: &TagSlots) -> impl Iterator<Item = Stamp> {
         let moment = |slot: u16| {
             self.unusable_before.get(usize::from(slot)).map_or(0, |slot| slot.load(Ordering::Acquire))

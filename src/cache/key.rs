@@ -188,7 +188,7 @@ fn accepts_json(value: &HeaderValue) -> bool {
     first > 0.0 && ranges.all(|(_, weight)| weight > 0.0)
 }
 
-/// Returns `Accept-Language` without what means nothing: language tags are compared without case (RFC 9110 §12.5.4), and
+/// Returns `Accept-Language` without what means nothing: language tags are the same in any case (RFC 9110 §8.5.1), and
 /// whitespace separates nothing. The order stays: Django takes the first of those with equal weights.
 fn normalized_language(value: &HeaderValue) -> Vec<u8> {
     value.as_bytes().iter().filter(|byte| !byte.is_ascii_whitespace()).map(u8::to_ascii_lowercase).collect()
@@ -444,6 +444,22 @@ mod tests {
         let one = key_of(PROJECTS, &[TOKEN]);
         assert_eq!(builder.hash_one(one), builder.hash_one(key_of(PROJECTS, &[TOKEN])));
         assert_ne!(builder.hash_one(one), builder.hash_one(key_of(PROJECTS, &[])));
+    }
+
+    #[test]
+    fn bytes_that_are_no_key_are_hashed_by_each_of_them_and_by_their_order() {
+        let hash = |bytes: &[u8]| {
+            let mut hasher = PassThroughHasher::default();
+            hasher.write(bytes);
+            hasher.finish()
+        };
+        assert_eq!(hash(&[1, 2, 3]), 0x01_02_03);
+        assert_eq!(hash(&[0xff, 0, 0, 0, 0, 0, 0, 0, 0xff]), 0, "the ninth byte meets the first");
+    }
+
+    #[test]
+    fn nothing_prints_the_key_under_which_keys_are_hashed() {
+        assert_eq!(format!("{:?}", KeyHasher::new([3; 16])), "KeyHasher([redacted])");
     }
 
     /// Spells a text with every byte escaped that `mask` says.

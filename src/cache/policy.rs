@@ -1,7 +1,7 @@
-//! What holds before any stored response is looked at: which kind of cache, and what the operator decided.
+//! Which kind of cache a partition is, what follows from that alone, and what the operator decided.
 //!
 //! Each credential's partition is a *private* cache in the sense of RFC 9111; the anonymous one is a *shared* cache
-//! and obeys the stricter rules. [`CacheKind::of`] is the one place that says so.
+//! and obeys the stricter rules. Invariant: [`CacheKind::of`] is the one place that says so.
 //! Not here: lifetimes of routes (`routes`), judging (`cache::freshness`, `cache::storing`).
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub enum CacheKind {
 }
 
 impl CacheKind {
-    /// Returns the kind of a partition: the one place that says so.
+    /// Returns the kind of a partition.
     pub fn of(partition: CredentialPartition) -> Self {
         if partition == CredentialPartition::ANONYMOUS { Self::Shared } else { Self::Private }
     }

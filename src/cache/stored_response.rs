@@ -18,7 +18,7 @@ use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::cache::body::StoredBody;
-use crate::cache::conditions::weak_tag;
+use crate::cache::conditions::opaque_tag;
 use crate::cache::directives::ResponseDirectives;
 use crate::cache::generations::{Stamp, Standing, TagSlots};
 use crate::headers::{self, dates};
@@ -198,7 +198,7 @@ impl StoredResponse {
             // identifies a selected representation for update"; a weak one must match weakly.
             let is_weak = tag.starts_with(b"W/");
             return stored(&header::ETAG)
-                .is_some_and(|own| if is_weak { weak_tag(own) == weak_tag(tag) } else { own == tag });
+                .is_some_and(|own| if is_weak { opaque_tag(own) == opaque_tag(tag) } else { own == tag });
         }
         match fields.get(header::LAST_MODIFIED).map(HeaderValue::as_bytes) {
             Some(modified) => stored(&header::LAST_MODIFIED) == Some(modified),
@@ -228,15 +228,13 @@ impl StoredResponse {
         Self::new(self.status, &fields, self.body.clone(), provenance)
     }
 
-    /// Returns whether an answer to `HEAD` with these fields speaks of this response ([RFC 9111 §4.3.5]): each
-    /// validator and the length that it has are this one's.
+    /// Returns whether an answer to `HEAD` with these fields speaks of this response ([RFC 9111 §4.3.5]): every validator and
+    /// length that the answer names is this response's.
     ///
     /// [RFC 9111 §4.3.5]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.5
     pub fn matches_head(&self, fields: &HeaderMap) -> bool {
-        let is_same = |name: &HeaderName| match fields.get(name) {
-            Some(value) => self.fields.get(name) == Some(value),
-            None => true,
-        };
+        let is_same =
+            |name: &HeaderName| fields.get(name).is_none_or(|value| self.fields.get(name) == Some(value));
         let length = fields.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
         let has_length = length.is_none_or(|told| told == self.body.original().len().to_string().as_bytes());
         is_same(&header::ETAG) && is_same(&header::LAST_MODIFIED) && has_length
@@ -249,11 +247,7 @@ impl StoredResponse {
         for name in names {
             fields.remove(name);
         }
-        Self {
-            nominated: self.nominated.clone(),
-            fields: compact(&fields),
-            ..self.with_body(self.body.clone())
-        }
+        Self { fields: compact(&fields), ..self.with_body(self.body.clone()) }
     }
 
     /// Returns the same response with its body in one more coding.

@@ -2,7 +2,7 @@
 //!
 //! Invariants: what an RFC forbids is never stored, whatever a rule says; cookies are never stored at all; a
 //! broken or partial body never gets here. Pure.
-//! Not here: for how long (`cache::freshness`), how large (`proxy`).
+//! Not here: for how long (`cache::terms`), how large (`proxy`).
 //!
 //! [RFC 9111 §3]: https://www.rfc-editor.org/rfc/rfc9111#section-3
 
@@ -10,7 +10,7 @@ use http::StatusCode;
 use http::header::{self, HeaderMap};
 
 use crate::admission::AdmittedRequest;
-use crate::cache::directives::{DirectiveOrigin, ResponseDirectives, ResponseFlags, Storing};
+use crate::cache::directives::{DirectiveSource, ResponseDirectives, ResponseFlags, Storing};
 use crate::cache::policy::{CacheKind, FreshnessPolicy, is_heuristically_cacheable};
 use crate::headers;
 use crate::routes::{Route, RoutePolicy};
@@ -58,14 +58,14 @@ pub fn check_storable(
     {
         return Err(NotStorable::Status);
     }
-    // "the no-store cache directive is not present in the response", "or the must-understand cache directive is
-    // present and the cache understands and conforms to the requirements of the response status code".
-    let is_understood = directives.has(ResponseFlags::MUST_UNDERSTAND) && is_understood(status);
-    if directives.has(ResponseFlags::MUST_UNDERSTAND) && !is_understood {
+    // "the no-store cache directive is not present in the response"; "the cache SHOULD ignore the no-store directive if
+    // it understands and implements the status code's caching requirements" (§5.2.2.3, `must-understand`).
+    let must_understand = directives.has(ResponseFlags::MUST_UNDERSTAND);
+    if must_understand && !is_understood(status) {
         return Err(NotStorable::Status);
     }
     let client_allows = policy.directives(request).storing == Storing::Allowed;
-    if !client_allows || (directives.has(ResponseFlags::NO_STORE) && !is_understood) {
+    if !client_allows || (directives.has(ResponseFlags::NO_STORE) && !must_understand) {
         return Err(NotStorable::NoStore);
     }
     // "if the cache is shared: the private response directive is either not present or allows a shared cache to store
@@ -123,7 +123,7 @@ fn check_class(
 /// Returns whether upstream itself says how long the answer is fresh.
 fn states_lifetime(fields: &HeaderMap, directives: &ResponseDirectives, kind: CacheKind) -> bool {
     directives.max_age.is_some()
-        || (directives.origin == DirectiveOrigin::CacheControl && fields.contains_key(header::EXPIRES))
+        || (directives.source == DirectiveSource::CacheControl && fields.contains_key(header::EXPIRES))
         || (kind == CacheKind::Shared && directives.s_maxage.is_some())
 }
 

@@ -4,7 +4,8 @@
 //! Upstream's own directives come first, then the class of the route, unless its rule says `override`; then, where a
 //! class leaves it to the RFC, heuristics. Pure: no I/O, no clock, no present moment.
 //!
-//! Invariants: whatever cannot be computed is no lifetime; a prohibition wins over every window.
+//! Invariants: whatever cannot be computed is no lifetime; a prohibition wins over every window, unless the rule says
+//! `override`.
 //! Not here: age, the client's wishes, and what follows (`cache::freshness`).
 //!
 //! [RFC 9111 §4.2.1]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.1
@@ -16,7 +17,7 @@ use http::StatusCode;
 use http::header;
 
 use crate::admission::AdmittedRequest;
-use crate::cache::directives::{DirectiveOrigin, ResponseFlags};
+use crate::cache::directives::{DirectiveSource, ResponseFlags};
 use crate::cache::generations::Standing;
 use crate::cache::policy::{CacheKind, FreshnessPolicy, is_heuristically_cacheable};
 use crate::cache::stored_response::StoredResponse;
@@ -26,7 +27,7 @@ use crate::routes::{ClassPolicy, Precedence, RoutePolicy, StaleIfError};
 /// The longest lifetime of a response that was fetched soon after a write to its subject.
 pub const SETTLING_LIFETIME: Duration = Duration::from_secs(1);
 
-/// "A typical setting of this fraction might be 10 %" (RFC 9111 §4.2.2).
+/// "A typical setting of this fraction might be 10%" (RFC 9111 §4.2.2).
 const HEURISTIC_DIVISOR: u32 = 10;
 
 /// The longest heuristic lifetime: beyond a day, users should not depend on a guess.
@@ -56,8 +57,7 @@ pub enum Trouble {
 pub struct Terms<'a> {
     stored: &'a StoredResponse,
     class: Option<&'a ClassPolicy>,
-    /// Whether the class wins over upstream's own directives.
-    overrides: bool,
+    precedence: Precedence,
     kind: CacheKind,
     standing: Standing,
     negative_fresh_for: Duration,
@@ -71,30 +71,39 @@ impl<'a> Terms<'a> {
         policy: &FreshnessPolicy,
         standing: Standing,
     ) -> Self {
-        let (class, overrides) = match &request.route().policy {
-            RoutePolicy::Class { class, precedence } => (Some(class), *precedence == Precedence::Rule),
-            RoutePolicy::Never | RoutePolicy::Unmatched => (None, false),
+        let (class, precedence) = match &request.route().policy {
+            RoutePolicy::Class { class, precedence } => (Some(class), *precedence),
+            RoutePolicy::Never | RoutePolicy::Unmatched => (None, Precedence::Upstream),
         };
         let kind = CacheKind::of(request.partition());
-        Self { stored, class, overrides, kind, standing, negative_fresh_for: policy.negative_fresh_for() }
+        Self { stored, class, precedence, kind, standing, negative_fresh_for: policy.negative_fresh_for() }
+    }
+
+    /// Returns the response.
+    pub fn stored(&self) -> &'a StoredResponse {
+        self.stored
+    }
+
+    /// Returns whether the class wins over upstream's own directives: its rule says so, and it has a lifetime for this
+    /// status.
+    fn overrides(&self) -> bool {
+        self.precedence == Precedence::Rule && self.class_lifetime().is_some()
     }
 
     /// Returns whether it is validated before every reuse.
     pub fn must_validate(&self) -> bool {
-        match self.class_lifetime() {
-            Some(lifetime) if self.overrides => lifetime.is_zero(),
-            class => {
-                self.stored.directives().has(ResponseFlags::NO_CACHE)
-                    || (self.stated_lifetime().is_none() && class == Some(Duration::ZERO))
-            }
+        let class = self.class_lifetime();
+        if self.overrides() {
+            return class == Some(Duration::ZERO);
         }
+        self.stored.directives().has(ResponseFlags::NO_CACHE)
+            || (self.stated_lifetime().is_none() && class == Some(Duration::ZERO))
     }
 
     /// Returns the freshness lifetime (RFC 9111 §4.2.1), with our classes in the place of what Sentry does not say.
     pub fn lifetime(&self) -> FreshnessLifetime {
         let class = self.class_lifetime();
-        let stated =
-            if self.overrides { class.or_else(|| self.stated_lifetime()) } else { self.stated_lifetime() };
+        let stated = self.stated_lifetime().filter(|_| !self.overrides());
         let lifetime = stated.or(class).or_else(|| self.heuristic_lifetime()).unwrap_or_default();
         FreshnessLifetime(match self.standing {
             Standing::Current => lifetime,
@@ -111,13 +120,13 @@ impl<'a> Terms<'a> {
         if self.kind == CacheKind::Shared && directives.s_maxage.is_some() {
             return directives.s_maxage;
         }
-        if directives.max_age.is_some() || directives.origin == DirectiveOrigin::Targeted {
+        if directives.max_age.is_some() || directives.source == DirectiveSource::Targeted {
             return directives.max_age;
         }
         let mut expires = self.stored.fields().get_all(header::EXPIRES).iter();
         let first = expires.next()?;
-        // "… invalid dates, especially including the value "0", as representing a time in the past" (§5.3); several
-        // that differ: "the response should be considered stale" (§4.2.1).
+        // "A cache recipient MUST interpret invalid date formats, especially the value "0", as representing a time in the
+        // past" (§5.3); several that differ: "the response should be considered stale" (§4.2.1).
         if expires.any(|other| other != first) {
             return Some(Duration::ZERO);
         }
@@ -138,10 +147,12 @@ impl<'a> Terms<'a> {
 
     /// Heuristics apply where a rule names a class without `fresh_for` (RFC 9111 §4.2.2).
     fn heuristic_lifetime(&self) -> Option<Duration> {
-        self.class?;
+        if self.class?.fresh_for.is_some() {
+            return None;
+        }
         let directives = self.stored.directives();
-        // "heuristics can only be used on responses without explicit freshness whose status codes are defined as
-        // heuristically cacheable … or that have been marked as explicitly cacheable".
+        // "… status codes are defined as heuristically cacheable … and on responses without explicit freshness that have
+        // been marked as explicitly cacheable".
         if !is_heuristically_cacheable(self.stored.status()) && !directives.has(ResponseFlags::PUBLIC) {
             return None;
         }
@@ -152,11 +163,11 @@ impl<'a> Terms<'a> {
 
     /// Returns whether it may be reused stale at all: "a cache MUST NOT generate a stale response if it is prohibited by an explicit in-protocol directive"
     /// (RFC 9111 §4.2.4).
-    pub fn may_serve_stale(&self) -> bool {
+    pub fn may_be_reused_stale(&self) -> bool {
         if self.standing != Standing::Current {
             return false;
         }
-        if self.overrides {
+        if self.overrides() {
             return true;
         }
         let directives = self.stored.directives();
@@ -188,6 +199,6 @@ impl<'a> Terms<'a> {
         let status = self.stored.status();
         let is_error = status.is_client_error() || status.is_server_error();
         let ours = if is_error { Duration::ZERO } else { ours };
-        if self.overrides { ours } else { stated.unwrap_or(ours) }
+        if self.overrides() { ours } else { stated.unwrap_or(ours) }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! "Recipients of timestamp values are encouraged to be robust in parsing timestamps": names in another case, and a
 //! weekday that is not the date's, change nothing about the moment that is meant. Anything else that is wrong makes it
-//! no date. Pure. Not here: what follows from a date that is none (`cache::freshness`).
+//! no date. Pure. Invariant: a text that could mean two moments is no date. Not here: what follows from a date that is none (`cache::terms`).
 //!
 //! [RFC 9110 §5.6.7]: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7
 
@@ -29,12 +29,12 @@ pub fn field(fields: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
 /// Reads a date in any of the three formats.
 pub fn parse(text: &str) -> Option<SystemTime> {
     let text = text.trim();
-    httpdate::parse_http_date(text).ok().or_else(|| robustly(text))
+    httpdate::parse_http_date(text).ok().or_else(|| parse_robustly(text))
 }
 
 /// Reads a date whose names are in another case, or whose weekday is another one.
-fn robustly(text: &str) -> Option<SystemTime> {
-    let text = recapitalized(text);
+fn parse_robustly(text: &str) -> Option<SystemTime> {
+    let text = recapitalize(text);
     let end = text.find(|letter: char| !letter.is_ascii_alphabetic())?;
     let (weekday, rest) = text.split_at(end);
     let is_one = WEEKDAYS.iter().any(|(short, long)| weekday == *short || weekday == *long);
@@ -46,7 +46,7 @@ fn robustly(text: &str) -> Option<SystemTime> {
 }
 
 /// Writes every word with a capital and small letters, and the time zone in capitals.
-fn recapitalized(text: &str) -> String {
+fn recapitalize(text: &str) -> String {
     let mut starts_word = true;
     let spell = |letter: char| {
         let spelled = if starts_word { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
