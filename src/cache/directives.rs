@@ -11,8 +11,9 @@
 
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use sfv::{BareItem, Dictionary, ListEntry, Parser};
+use http::header::{self, HeaderMap, HeaderName};
+
+pub mod members;
 
 /// "A target list is an ordered list of the targeted field names that it uses for caching policy, with the order
 /// reflecting priority from most applicable to least" (RFC 9213 §2.2).
@@ -170,49 +171,14 @@ fn listed(argument: Option<&str>) -> Option<Vec<HeaderName>> {
 /// Hands over the directives that count for a response: "the cache MUST select the first (in target-list order) field with
 /// a valid, non-empty value" (RFC 9213 §2.2), or else `Cache-Control`.
 fn for_each_directive(fields: &HeaderMap, mut take: impl FnMut(&str, Option<&str>)) -> DirectiveSource {
-    if let Some(members) = TARGET_LIST.iter().find_map(|name| targeted_members(fields, name)) {
-        for (name, argument) in &members {
+    if let Some(directives) = TARGET_LIST.iter().find_map(|name| members::targeted(fields, name)) {
+        for (name, argument) in &directives {
             take(name, argument.as_deref());
         }
         return DirectiveSource::Targeted;
     }
-    for_each_member(fields, &header::CACHE_CONTROL, take);
+    members::for_each(fields, &header::CACHE_CONTROL, take);
     DirectiveSource::CacheControl
-}
-
-/// Reads a targeted field, which is a dictionary of structured values (RFC 9213 §2.1). `None` where it is absent, empty or
-/// not valid. A directive whose value has another type than its own makes the whole field invalid: ours, the RFC only
-/// says not to use it.
-fn targeted_members(fields: &HeaderMap, field: &HeaderName) -> Option<Vec<(String, Option<String>)>> {
-    let lines: Vec<_> = fields.get_all(field).iter().map(HeaderValue::as_bytes).collect();
-    let members: Dictionary = Parser::new(&lines.join(&b", "[..])).parse().ok()?;
-    let read = |(name, member): (&sfv::Key, &ListEntry)| directive_of(name.as_str(), member);
-    members.iter().map(read).collect::<Option<Vec<_>>>().filter(|directives| !directives.is_empty())
-}
-
-/// Reads a member of a targeted field as a directive with its argument, if that has the type that the directive wants.
-fn directive_of(name: &str, member: &ListEntry) -> Option<(String, Option<String>)> {
-    let value = match member {
-        ListEntry::Item(item) => Some(&item.bare_item),
-        ListEntry::InnerList(_) => None,
-    };
-    let argument = match (name, value) {
-        ("max-age" | "s-maxage" | "stale-while-revalidate" | "stale-if-error", value) => {
-            Some(value?.as_integer()?.to_string())
-        }
-        ("no-cache" | "private", Some(BareItem::String(list))) => Some(list.as_str().to_owned()),
-        (
-            "no-cache" | "private" | "no-store" | "public" | "must-revalidate" | "proxy-revalidate"
-            | "must-understand",
-            value,
-        ) => match value {
-            Some(BareItem::Boolean(true)) => None,
-            Some(_) | None => return None,
-        },
-        // An extension has a type of its own, and no meaning here.
-        _ => None,
-    };
-    Some((name.to_owned(), argument))
 }
 
 /// What a request says about how it may be answered ([RFC 9111 §5.2.1]).
@@ -268,7 +234,7 @@ impl RequestDirectives {
     /// Reads the directives of a request.
     pub fn read(fields: &HeaderMap) -> Self {
         let mut directives = Self::default();
-        for_each_member(fields, &header::CACHE_CONTROL, |name, argument| directives.apply(name, argument));
+        members::for_each(fields, &header::CACHE_CONTROL, |name, argument| directives.apply(name, argument));
         // "When the Cache-Control header field is also present and understood in a request, Pragma is ignored"
         // (RFC 7234 §5.4; RFC 9111 §5.4 only deprecates it).
         if !fields.contains_key(header::CACHE_CONTROL) && pragma_no_cache(fields) {
@@ -298,18 +264,8 @@ impl RequestDirectives {
 
 fn pragma_no_cache(fields: &HeaderMap) -> bool {
     let mut is_demanded = false;
-    for_each_member(fields, &header::PRAGMA, |name, _| is_demanded |= name == "no-cache");
+    members::for_each(fields, &header::PRAGMA, |name, _| is_demanded |= name == "no-cache");
     is_demanded
-}
-
-/// Hands over the members of every field of this name.
-fn for_each_member(fields: &HeaderMap, field: &HeaderName, mut take: impl FnMut(&str, Option<&str>)) {
-    for value in fields.get_all(field) {
-        // Bytes outside ASCII can only stand in an argument that no directive of ours has.
-        for (name, argument) in Members::of(&String::from_utf8_lossy(value.as_bytes())) {
-            take(&name, argument.as_deref());
-        }
-    }
 }
 
 /// Reads delta-seconds; what is missing, negative or no number reads as zero, which is stale.
@@ -333,66 +289,6 @@ fn agree(slot: &mut Option<Duration>, value: Duration) {
         Some(first) if first != value => Some(Duration::ZERO),
         Some(_) | None => Some(value),
     };
-}
-
-/// The members of one `Cache-Control` value: names in lower case, arguments without their quotes.
-struct Members<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Members<'a> {
-    fn of(value: &'a str) -> impl Iterator<Item = (String, Option<String>)> + use<'a> {
-        Members { rest: value }
-    }
-
-    /// Takes an argument off the front: a quoted string, or everything up to the next comma.
-    fn argument(&mut self) -> String {
-        let Some(quoted) = self.rest.strip_prefix('"') else {
-            let end = self.rest.find(',').unwrap_or(self.rest.len());
-            let (argument, rest) = self.rest.split_at(end);
-            self.rest = rest;
-            return argument.trim().to_owned();
-        };
-        let mut argument = String::new();
-        let mut characters = quoted.char_indices();
-        while let Some((at, character)) = characters.next() {
-            match character {
-                '"' => {
-                    self.rest = quoted.get(at + 1..).unwrap_or_default();
-                    return argument;
-                }
-                '\\' => argument.extend(characters.next().map(|(_, escaped)| escaped)),
-                other => argument.push(other),
-            }
-        }
-        self.rest = "";
-        argument
-    }
-}
-
-impl Iterator for Members<'_> {
-    type Item = (String, Option<String>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.rest = self.rest.trim_start_matches([',', ' ', '\t']);
-        if self.rest.is_empty() {
-            return None;
-        }
-        let end = self.rest.find(['=', ',']).unwrap_or(self.rest.len());
-        let (name, rest) = self.rest.split_at(end);
-        let name = name.trim().to_ascii_lowercase();
-        self.rest = rest;
-        let argument = match rest.strip_prefix('=') {
-            Some(after) => {
-                self.rest = after;
-                Some(self.argument())
-            }
-            None => None,
-        };
-        // Whatever stands between an argument's end and the next comma is no part of the grammar.
-        self.rest = self.rest.find(',').and_then(|at| self.rest.get(at..)).unwrap_or_default();
-        Some((name, argument))
-    }
 }
 
 #[cfg(test)]
@@ -507,23 +403,36 @@ mod tests {
 
     #[test]
     fn rfc9213_2_1_a_targeted_field_that_is_not_valid_is_ignored() {
-        for broken in [
-            "",
-            "max-age=10, &&&",
-            "max-age=\"10\"",
-            "max-age",
-            "max-age=(10)",
-            "MaX-aGe=10",
-            "max-age =10",
-            "no-store=1, max-age=10",
-            "private=?0",
-        ] {
+        for broken in ["", "max-age=10, &&&", "MaX-aGe=10", "max-age =10"] {
             let (directives, _) = fielded(&[("cache-control", "max-age=1"), ("cdn-cache-control", broken)]);
             assert_eq!(directives.source, DirectiveSource::CacheControl, "{broken}");
             assert_eq!(delta(directives.max_age), Some(1), "{broken}");
         }
         let (directives, _) = fielded(&[("cdn-cache-control", "max-age=-1, s-maxage=99999999999")]);
         assert_eq!((delta(directives.max_age), delta(directives.s_maxage)), (Some(0), Some(GREATEST_DELTA)));
+    }
+
+    #[test]
+    fn rfc9213_2_1_a_value_of_another_type_could_mean_anything_and_keeps_the_response_out_of_the_store() {
+        let read = |value| {
+            let (directives, _) = fielded(&[("cache-control", "max-age=60"), ("cdn-cache-control", value)]);
+            assert_eq!(directives.source, DirectiveSource::Targeted, "{value}");
+            directives
+        };
+        for value in [
+            "max-age=\"10\"",
+            "max-age",
+            "max-age=(10)",
+            "max-age=1.5",
+            "no-store=1",
+            "no-store, max-age=\"0\"",
+            "private=1, max-age=60",
+            "must-understand=1, no-store",
+        ] {
+            assert!(read(value).has(ResponseFlags::NO_STORE), "{value}");
+        }
+        let none = read("max-age=1, private=?0, no-store=?0, foo=1.5, bar=(1 2)");
+        assert!(!none.has(ResponseFlags::PRIVATE) && !none.has(ResponseFlags::NO_STORE));
     }
 
     #[test]
@@ -540,6 +449,14 @@ mod tests {
             let (directives, _) = fielded(&[("cache-control", whole)]);
             assert!(directives.has(ResponseFlags::NO_CACHE), "{whole}");
         }
+    }
+
+    #[test]
+    fn what_stands_behind_a_quote_that_does_not_end_could_be_anything() {
+        for value in [r#"max-age=60, private="x-a, no-store"#, r#"max-age=60, x="y"#, r#"max-age=60, x="\"#] {
+            assert!(response(&[value]).has(ResponseFlags::NO_STORE), "{value}");
+        }
+        assert!(!response(&[r#"max-age=60, x="y""#]).has(ResponseFlags::NO_STORE));
     }
 
     #[test]

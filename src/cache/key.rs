@@ -336,6 +336,8 @@ mod tests {
         assert_eq!(plain, read(&[("accept", "text/html, application/json;q=0.5")]));
         assert_ne!(plain, read(&[("accept", "text/html")]));
         assert_ne!(plain, read(&[("accept", "application/json;q=0, */*")]));
+        assert_ne!(plain, read(&[("accept", "*/*, application/json;q=0")]));
+        assert_eq!(plain, read(&[("accept", "*/*, application/json;q=0.1, text/html;q=0")]));
         assert_ne!(plain, read(&[("accept-language", "de")]));
         assert_ne!(plain, read(&[("origin", "https://a.example")]));
     }
