@@ -294,7 +294,10 @@ impl Admission {
                 Some(ForwardReason::Cookie)
             } else if request.body != BodyFraming::Absent {
                 Some(ForwardReason::RequestBody)
-            } else if carries(&REPLAY_REQUEST) {
+            } else if carries(&REPLAY_REQUEST)
+                || (wants_part && (carries(&header::IF_MATCH) || carries(&header::IF_UNMODIFIED_SINCE)))
+            {
+                // A cache leaves these conditions to upstream, so it cannot answer a part that depends on them.
                 Some(ForwardReason::UncacheableField)
             } else {
                 None
@@ -517,6 +520,10 @@ mod tests {
     #[test]
     fn what_no_key_can_hold_is_forwarded() {
         check(PROJECTS, &[TOKEN, ("range", "bytes=0-9")], "reuse-only");
+        for condition in ["if-match", "if-unmodified-since"] {
+            check(PROJECTS, &[TOKEN, ("range", "bytes=0-9"), (condition, "\"1\"")], "uncacheable-field");
+            check(PROJECTS, &[TOKEN, (condition, "\"1\"")], "cacheable");
+        }
         check(PROJECTS, &[TOKEN, ("x-sentry-replay-request", "1")], "uncacheable-field");
         for (name, value) in
             [("if-range", "\"1\""), ("if-none-match", "\"1\""), ("cache-control", "no-store")]

@@ -81,8 +81,8 @@ enum Stage {
 pub enum Place {
     /// Where nothing else is to be written now.
     Idle,
-    /// Ahead of the first bytes of a final response.
-    AheadOfFinal,
+    /// Ahead of the first bytes of the final response to the request of this number.
+    AheadOfFinal(u64),
 }
 
 impl InterimOutlet {
@@ -96,19 +96,31 @@ impl InterimOutlet {
         InterimTicket { number: queue.request, outlet: self.clone() }
     }
 
+    /// Returns the number of the request that began last.
+    pub fn request(&self) -> u64 {
+        self.0.queue().request
+    }
+
     /// Takes the next message that belongs to this place, and drops those that have none any more.
     pub fn next(&self, place: Place) -> Option<Bytes> {
         if !self.0.is_waiting.load(Ordering::Acquire) {
             return None;
         }
         let mut queue = self.0.queue();
-        let is_in_place = queue.stage == Stage::Open || place == Place::AheadOfFinal;
-        while let Some((number, message)) = queue.messages.pop_front() {
-            if number == queue.request && is_in_place {
+        let wanted = match place {
+            Place::Idle if queue.stage == Stage::Closed => None,
+            Place::Idle => Some(queue.request),
+            Place::AheadOfFinal(number) => Some(number),
+        };
+        // Those of a later request keep their place.
+        while let Some((number, message)) =
+            queue.messages.pop_front_if(|(number, _)| wanted.is_none_or(|wanted| *number <= wanted))
+        {
+            if Some(number) == wanted {
                 return Some(message);
             }
         }
-        self.0.is_waiting.store(false, Ordering::Release);
+        self.0.is_waiting.store(!queue.messages.is_empty(), Ordering::Release);
         None
     }
 }
@@ -213,7 +225,7 @@ mod tests {
         let first = outlet.open();
         first.close();
         first.send(StatusCode::PROCESSING, &HeaderMap::new());
-        assert_eq!(outlet.next(Place::AheadOfFinal), None, "its final response was ready");
+        assert_eq!(outlet.next(Place::AheadOfFinal(1)), None, "its final response was ready");
         let second = outlet.open();
         first.send(StatusCode::PROCESSING, &HeaderMap::new());
         assert_eq!(outlet.next(Place::Idle), None, "it was somebody else's");
@@ -230,10 +242,13 @@ mod tests {
             ticket.close();
         };
         sent();
-        assert!(outlet.next(Place::AheadOfFinal).is_some());
+        assert!(outlet.next(Place::AheadOfFinal(1)).is_some());
         sent();
         assert_eq!(outlet.next(Place::Idle), None);
-        assert_eq!(outlet.next(Place::AheadOfFinal), None, "it was too late, and is gone");
+        assert_eq!(outlet.next(Place::AheadOfFinal(2)), None, "it was too late, and is gone");
+        outlet.open().send(StatusCode::PROCESSING, &HeaderMap::new());
+        assert_eq!(outlet.next(Place::AheadOfFinal(2)), None, "it is the next request's");
+        assert!(outlet.next(Place::Idle).is_some());
     }
 
     #[test]

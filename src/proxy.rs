@@ -60,6 +60,7 @@ pub mod landing;
 pub mod outgoing;
 pub mod record;
 pub mod reply;
+pub mod sharing;
 
 /// The answer to `only-if-cached` where nothing may be reused.
 const NOTHING_STORED: Refusal = Refusal::new(

@@ -110,7 +110,12 @@ impl Store {
 
     /// Returns the key of the variant of `response` that a request with these fields selects.
     pub fn variant_of(&self, primary: PrimaryKey, response: &StoredResponse, fields: &HeaderMap) -> CacheKey {
-        primary.variant(response.nominated(), fields, &self.hasher)
+        self.variant_by(primary, response.nominated(), fields)
+    }
+
+    /// Returns the key of the variant that a request with these fields selects by the nominated ones.
+    pub fn variant_by(&self, primary: PrimaryKey, nominated: &[HeaderName], fields: &HeaderMap) -> CacheKey {
+        primary.variant(nominated, fields, &self.hasher)
     }
 
     /// Keeps a response, unless it has become unusable since it took off, or a later one is there already. `fields` are
@@ -124,18 +129,20 @@ impl Store {
         let key = self.variant_of(primary, &response, fields);
         if key != primary.key() {
             let index = Kept::Index { nominated: response.nominated().into(), retention };
-            self.kept.insert(primary.key(), index).await;
+            if self.keep_unless_outrun(primary.key(), index, provenance.stamp).await == Inserted::No {
+                return Inserted::No;
+            }
         }
         let stamp = provenance.stamp;
-        let newest = self.kept.entry(key).and_compute_with(|kept| {
-            // Flights of one key land in any order: one that took off earlier never replaces a later one.
-            let is_outrun = kept.is_some_and(|kept| kept.into_value().took_off_after(stamp));
-            let response = Arc::clone(&response);
-            std::future::ready(if is_outrun {
-                Op::Nop
-            } else {
-                Op::Put(Kept::Response { response, retention })
-            })
+        self.keep_unless_outrun(key, Kept::Response { response, retention }, stamp).await
+    }
+
+    /// Keeps something that took off at `stamp`. Flights of one key land in any order: one that took off earlier never
+    /// replaces a later one.
+    async fn keep_unless_outrun(&self, key: CacheKey, kept: Kept, stamp: Stamp) -> Inserted {
+        let newest = self.kept.entry(key).and_compute_with(|present| {
+            let is_outrun = present.is_some_and(|present| present.into_value().took_off_after(stamp));
+            std::future::ready(if is_outrun { Op::Nop } else { Op::Put(kept) })
         });
         match newest.await {
             CompResult::Inserted(_) | CompResult::ReplacedWith(_) => Inserted::Yes,
@@ -366,6 +373,15 @@ mod tests {
         scene.insert_for("red").await;
         assert_eq!(scene.finds("a", &[]).await, "other variant");
         scene.insert("a", scene.response("a", &[], b"plain"), &HeaderMap::new()).await;
+        assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "plain");
+    }
+
+    #[tokio::test]
+    async fn a_variant_that_took_off_earlier_does_not_hide_a_later_response_without_variants() {
+        let scene = scene();
+        let red = scene.response("a", &[("vary", "X-Team")], b"red");
+        scene.insert("a", scene.response("a", &[], b"plain"), &HeaderMap::new()).await;
+        scene.insert("a", red, &fields(&[("x-team", "red")])).await;
         assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "plain");
     }
 

@@ -228,6 +228,18 @@ impl StoredResponse {
         Self::new(self.status, &fields, self.body.clone(), provenance)
     }
 
+    /// Returns whether an answer with these fields is of the same representation, as far as negotiation goes: of the same
+    /// type, in the same coding and language, selected by the same request fields.
+    pub fn is_same_representation_as(&self, fields: &HeaderMap) -> bool {
+        let is_same = |name: &HeaderName| {
+            self.fields.get(name).map(HeaderValue::as_bytes) == fields.get(name).map(HeaderValue::as_bytes)
+        };
+        is_same(&header::CONTENT_TYPE)
+            && is_same(&header::CONTENT_LANGUAGE)
+            && headers::content_coding(&self.fields) == headers::content_coding(fields)
+            && *self.nominated == *nominated(fields)
+    }
+
     /// Returns whether an answer to `HEAD` with these fields speaks of this response ([RFC 9111 §4.3.5]): every validator and
     /// length that the answer names is this response's.
     ///
@@ -304,8 +316,8 @@ fn add_date(fields: &mut HeaderMap, response_time: SystemTime) {
     }
 }
 
-/// Returns the nominated fields in one order; `*` stays and is refused before storing.
-fn nominated(fields: &HeaderMap) -> Box<[HeaderName]> {
+/// Returns the fields that `Vary` nominates, in one order; `*` stays and is refused before storing.
+pub fn nominated(fields: &HeaderMap) -> Box<[HeaderName]> {
     let mut names: Vec<HeaderName> = headers::members(fields, &header::VARY)
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
         .filter(|name| !ALWAYS_KEYED.contains(name))

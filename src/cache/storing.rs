@@ -49,11 +49,15 @@ pub fn check_storable(
     let kind = CacheKind::of(request.partition());
     let directives = ResponseDirectives::read(fields);
     // "the response status code is final"; "if the response status code is 206 or 304 …, the cache understands the
-    // response status code": a 206 is never stored, a 304 freshens. 429: "MUST NOT be stored" (RFC 6585 §4).
+    // response status code": a 206 is never stored, a 304 freshens. 429: "MUST NOT be stored" (RFC 6585 §4). A 401 says of
+    // the credential that it is none any more, which is for upstream to say each time.
     if status.is_informational()
         || matches!(
             status,
-            StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::TOO_MANY_REQUESTS
+            StatusCode::PARTIAL_CONTENT
+                | StatusCode::NOT_MODIFIED
+                | StatusCode::UNAUTHORIZED
+                | StatusCode::TOO_MANY_REQUESTS
         )
     {
         return Err(NotStorable::Status);
@@ -237,10 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn rfc9111_3_a_206_a_304_and_a_429_are_never_stored() {
+    fn rfc9111_3_a_206_a_304_a_401_and_a_429_are_never_stored() {
         let stated = ("cache-control", "max-age=60, public");
         for scene in [scene(&[JSON, stated]), scene(&[JSON, stated]).overridden(), scene(&[JSON])] {
-            check(&scene, &[100, 103, 206, 304, 429], Err(NotStorable::Status));
+            check(&scene, &[100, 103, 206, 304, 401, 429], Err(NotStorable::Status));
         }
     }
 

@@ -24,7 +24,7 @@ use crate::headers::{CacheOutcome, CacheStatus};
 use crate::proxy::body::ReplyBody;
 use crate::proxy::flight::{Demand, Itinerary};
 use crate::proxy::forward;
-use crate::proxy::landing::{self, Cargo, ForwardFailure, Landing, Storage};
+use crate::proxy::landing::{self, Audience, Cargo, ForwardFailure, Landing, Storage};
 use crate::proxy::outgoing;
 use crate::proxy::reply::{self, Presentation, Reply, Source};
 use crate::proxy::{Miss, Proxy, Target};
@@ -154,7 +154,7 @@ impl Proxy {
         let upstream = landing.upstream;
         let trouble = match &landing.cargo {
             Cargo::Failed(failure) => Some(failure.trouble()),
-            Cargo::Shared { .. } | Cargo::Parcel(_) => {
+            Cargo::Shared { .. } | Cargo::Parcel(..) => {
                 upstream.filter(|status| is_failure(*status)).map(|_| Trouble::Failing)
             }
         };
@@ -165,7 +165,10 @@ impl Proxy {
         }
         match &landing.cargo {
             Cargo::Failed(failure) => Some(forward::failed(*failure, miss.reason, upstream)),
-            Cargo::Parcel(parcel) => {
+            Cargo::Parcel(parcel, audience) => {
+                if !self.may_have(miss, audience, boarding) {
+                    return None;
+                }
                 let shape = self.region_url_shape(request);
                 let (mut head, body) = parcel.take()?.into_parts();
                 let body = reply::in_readable_coding(request, shape, &mut head.headers, body);
@@ -177,16 +180,25 @@ impl Proxy {
                 };
                 Some(reply)
             }
-            Cargo::Shared { response, variant, storage } => {
-                let fields = request.fields();
-                let own = self.store().variant_of(miss.target.primary, response, fields);
-                if own != *variant {
+            Cargo::Shared { response, audience, storage } => {
+                if !self.may_have(miss, audience, boarding) {
                     return None;
                 }
                 if *storage == Storage::Found {
                     return Some(self.reply_with_found(&miss.target, response).await);
                 }
                 Some(self.reply_with_landed(miss, (response, *storage), &landing, boarding).await)
+            }
+        }
+    }
+
+    /// Returns whether a passenger may have what was brought.
+    fn may_have(&self, miss: &Miss, audience: &Audience, boarding: Boarding) -> bool {
+        match audience {
+            Audience::Owner => boarding == Boarding::TookOff,
+            Audience::Variant { nominated, key } => {
+                let fields = miss.target.request.fields();
+                self.store().variant_by(miss.target.primary, nominated, fields) == *key
             }
         }
     }

@@ -11,18 +11,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header;
 use http::{Response, StatusCode, response};
 use http_body_util::{BodyExt as _, Full};
 
 use crate::admission::{AdmittedRequest, CookieCarriage};
 use crate::budget::{Load, Permit};
 use crate::cache::body::{StoredBody, decode};
-use crate::cache::directives::{ResponseDirectives, ResponseFlags};
 use crate::cache::freshness::{self, Decision};
-use crate::cache::generations::{Cause, Stamp, TagSlots};
+use crate::cache::generations::{Stamp, TagSlots};
 use crate::cache::key::normalized_path;
-use crate::cache::policy::CacheKind;
 use crate::cache::store::{Inserted, Insertion};
 use crate::cache::stored_response::{Found, Provenance, StoredResponse};
 use crate::cache::storing::{self, NotStorable};
@@ -30,8 +28,10 @@ use crate::headers::{self, ContentCoding};
 use crate::links::region_urls;
 use crate::metrics::store::{NotStoredReason, RefreshOutcome};
 use crate::proxy::body::{NotCollected, Obstacle, ReplyBody};
-use crate::proxy::landing::{Cargo, ForwardFailure, Landing, Parcel, Storage};
+use crate::proxy::forward::Answer;
+use crate::proxy::landing::{Audience, Cargo, ForwardFailure, Landing, Parcel, Storage};
 use crate::proxy::outgoing;
+use crate::proxy::sharing;
 use crate::proxy::{Proxy, Target};
 use crate::routes::tags::{self, Tag};
 use crate::upstream::error::UpstreamFault;
@@ -107,27 +107,50 @@ impl Proxy {
         let mut outgoing = outgoing::for_flight(request, target.clone(), stored.map(AsRef::as_ref));
         self.pass_on_interim(request, &mut outgoing);
         let take_off = self.take_off();
-        let (head, body, permit) = match self.exchange(outgoing, Load::Bare).await {
-            Ok(answer) => answer,
-            Err(failure) => return Landing::failed(failure),
-        };
-        if head.status == StatusCode::NOT_MODIFIED {
-            return match stored {
-                Some(stored) if stored.is_validated_by(&head.headers) => {
-                    self.freshen(itinerary, stored, head, take_off).await
-                }
-                // It speaks of something else: ask once more, without conditions.
-                Some(_) => Box::pin(self.ask(itinerary, None)).await,
-                // Nobody asked: a 304 is no answer to anybody here.
-                None => Landing::failed(ForwardFailure::Upstream(UpstreamFault::Broken)),
-            };
+        match self.exchange(outgoing, Load::Bare).await {
+            Err(failure) => Landing::failed(failure),
+            Ok((head, body, permit)) if head.status == StatusCode::NOT_MODIFIED => {
+                drop((body, permit));
+                self.conclude_validation(itinerary, stored, head, take_off).await
+            }
+            Ok(answer) => self.receive(itinerary, answer, take_off).await,
         }
-        if !self.is_shareable(&itinerary.target.request, &head) {
+    }
+
+    /// Makes of a 304 what it says; its place upstream is free already.
+    async fn conclude_validation(
+        &self,
+        itinerary: &Itinerary,
+        stored: Option<&Arc<StoredResponse>>,
+        head: response::Parts,
+        take_off: TakeOff,
+    ) -> Landing {
+        match stored {
+            Some(stored) if stored.is_validated_by(&head.headers) => {
+                self.freshen(itinerary, stored, head, take_off).await
+            }
+            // It speaks of something else: ask once more, without conditions.
+            Some(_) => Box::pin(self.ask(itinerary, None)).await,
+            // Nobody asked: a 304 is no answer to anybody here.
+            None => Landing::failed(ForwardFailure::Upstream(UpstreamFault::Broken)),
+        }
+    }
+
+    /// Takes an answer in: as a whole to be kept or shared, or as a parcel for one.
+    async fn receive(
+        &self,
+        itinerary: &Itinerary,
+        (head, body, permit): Answer,
+        take_off: TakeOff,
+    ) -> Landing {
+        let request = &itinerary.target.request;
+        if !self.is_shareable(request, head.status, &head.headers) {
             self.metrics().store.not_stored(NotStoredReason::NotStorable);
-            self.note_rejection(&itinerary.target.request, head.status);
+            self.note_rejection(request, head.status);
             self.grounded().add(itinerary.target.primary.key(), self.clock().now());
-            return Self::parcel(head, ReplyBody::streaming(body, permit));
+            return Self::parcel(head, ReplyBody::streaming(body, permit), Audience::Owner);
         }
+        let audience = self.audience_of(itinerary, &head.headers);
         match self.memory().collect(body, permit).await {
             Ok(collected) => self.keep(itinerary, head, collected.bytes, take_off).await,
             Err(NotCollected::Streaming(body, obstacle)) => {
@@ -140,7 +163,7 @@ impl Proxy {
                     Obstacle::NoMemory => NotStoredReason::NoBudget,
                 };
                 self.metrics().store.not_stored(reason);
-                Self::parcel(head, body)
+                Self::parcel(head, body, audience)
             }
             Err(NotCollected::Broken(error)) => {
                 self.metrics().store.not_stored(NotStoredReason::Broken);
@@ -165,12 +188,13 @@ impl Proxy {
             self.metrics().store.not_stored(NotStoredReason::Broken);
             self.grounded().add(itinerary.target.primary.key(), self.clock().now());
             let body = Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
-            return Self::parcel(head, ReplyBody::streaming(body, Permit::spent()));
+            let audience = self.audience_of(itinerary, &head.headers);
+            return Self::parcel(head, ReplyBody::streaming(body, Permit::spent()), audience);
         };
         let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
         let provenance = self.provenance(request, take_off);
         let response = StoredResponse::new(head.status, &head.headers, body, provenance);
-        let (response, withheld) = withhold(request, response);
+        let (response, withheld) = sharing::withhold(request, response);
         let cargo = self.cargo(itinerary, response, verdict).await;
         Landing { cargo, upstream: Some(head.status), limits, withheld }
     }
@@ -187,12 +211,28 @@ impl Proxy {
         headers::clean_response(&mut head.headers);
         let request = &itinerary.target.request;
         let provenance = self.provenance(request, take_off);
-        let (response, withheld) = withhold(request, stored.freshened(&head.headers, provenance));
-        let verdict = storing::check_storable(request, response.status(), response.fields(), self.policy());
+        let (response, mut withheld) =
+            sharing::withhold(request, stored.freshened(&head.headers, provenance));
+        // Judged with what a stored response never has, a cookie, and with what the 304 itself says.
+        let mut judged = response.fields().clone();
+        let cookies = head.headers.get_all(header::SET_COOKIE);
+        judged.extend(cookies.iter().map(|cookie| (header::SET_COOKIE, cookie.clone())));
+        let verdict = storing::check_storable(request, response.status(), &judged, self.policy());
         if verdict.is_err() {
             self.store().remove(itinerary.target.primary, request.fields()).await;
         }
-        let cargo = self.cargo(itinerary, response, verdict).await;
+        let is_shareable = self.is_shareable(request, response.status(), &judged);
+        if request.cookies() == CookieCarriage::Carried && judged.contains_key(header::SET_COOKIE) {
+            let cookies = cookies.iter().map(|cookie| (header::SET_COOKIE, cookie.clone()));
+            Arc::make_mut(&mut withheld).extend(cookies);
+        }
+        let mut cargo = self.cargo(itinerary, response, verdict).await;
+        if let Cargo::Shared { audience, .. } = &mut cargo
+            && !is_shareable
+        {
+            *audience = Audience::Owner;
+            self.grounded().add(itinerary.target.primary.key(), self.clock().now());
+        }
         Landing { cargo, upstream: Some(head.status), limits, withheld }
     }
 
@@ -204,9 +244,11 @@ impl Proxy {
         verdict: Result<(), NotStorable>,
     ) -> Cargo {
         let request = &itinerary.target.request;
-        let variant = self.store().variant_of(itinerary.target.primary, &response, request.fields());
+        let audience = self.audience_of(itinerary, response.fields());
         let storage = if verdict.is_ok() {
-            self.known_credentials().add(request.partition());
+            if response.status().is_success() {
+                self.known_credentials().add(request.partition());
+            }
             match self.insert(&itinerary.target, Arc::clone(&response)).await {
                 Inserted::Yes => Storage::Stored,
                 Inserted::No => Storage::NotStored,
@@ -216,7 +258,7 @@ impl Proxy {
             self.note_rejection(request, response.status());
             Storage::NotStored
         };
-        Cargo::Shared { response, variant, storage }
+        Cargo::Shared { response, audience, storage }
     }
 
     /// Stores a response for as long as it may be of use.
@@ -267,34 +309,17 @@ impl Proxy {
         tokio::task::spawn_blocking(move || decode(&gzip, limit).ok()).await.ok().flatten()
     }
 
-    /// Returns whether everybody who waited may have the answer: the same key is the same credential, so only what
-    /// upstream keeps from caches or gives to one client is not. A cookie that no client gets is no obstacle where
-    /// upstream itself says how long the answer may be kept.
-    fn is_shareable(&self, request: &AdmittedRequest, head: &response::Parts) -> bool {
-        let directives = ResponseDirectives::read(&head.headers);
-        let is_storable = storing::check_storable(request, head.status, &head.headers, self.policy()).is_ok();
-        let is_own_cookie = head.headers.contains_key(header::SET_COOKIE)
-            && (request.cookies() == CookieCarriage::Carried || !is_storable);
-        let varies_anyhow = headers::members(&head.headers, &header::VARY).any(|member| member == "*");
-        // `must-understand` makes a `no-store` one that may be stored after all.
-        let is_withheld = (directives.has(ResponseFlags::NO_STORE) && !is_storable)
-            || (CacheKind::of(request.partition()) == CacheKind::Shared
-                && directives.has(ResponseFlags::PRIVATE));
-        !is_own_cookie && !varies_anyhow && !is_withheld
-    }
-
     /// Packs an answer for exactly one passenger.
-    fn parcel(mut head: response::Parts, body: ReplyBody) -> Landing {
+    fn parcel(mut head: response::Parts, body: ReplyBody, audience: Audience) -> Landing {
         let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
         let upstream = Some(head.status);
-        let cargo = Cargo::Parcel(Parcel::new(Response::from_parts(head, body)));
+        let cargo = Cargo::Parcel(Parcel::new(Response::from_parts(head, body)), audience);
         Landing { limits, ..Landing::bringing(cargo, upstream) }
     }
 
     fn landing_of_found(&self, itinerary: &Itinerary, response: Arc<StoredResponse>) -> Landing {
-        let fields = itinerary.target.request.fields();
-        let variant = self.store().variant_of(itinerary.target.primary, &response, fields);
-        let cargo = Cargo::Shared { response, variant, storage: Storage::Found };
+        let audience = self.audience_of(itinerary, response.fields());
+        let cargo = Cargo::Shared { response, audience, storage: Storage::Found };
         Landing::bringing(cargo, None)
     }
 
@@ -314,25 +339,6 @@ impl Proxy {
         }
     }
 
-    /// Notes what an answer to a safe request says of the credential and of what is stored for it.
-    ///
-    /// A 401 says that upstream does not know the credential any more: its whole partition becomes unusable. A 403, 404
-    /// or 410 says that for this credential the resource is not there: what is stored of it becomes unusable.
-    pub fn note_rejection(&self, request: &AdmittedRequest, status: StatusCode) {
-        let partition = *request.partition().as_bytes();
-        let lost = match status {
-            StatusCode::UNAUTHORIZED if request.credential().is_some() => Tag::Partition(partition),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => {
-                Tag::Seen(partition, normalized_path(request.path()))
-            }
-            status if status.is_success() => return self.known_credentials().add(request.partition()),
-            _ => return,
-        };
-        if request.credential().is_none() || self.known_credentials().holds(request.partition()) {
-            self.generations().invalidate_tags(&[lost], Cause::Purge, self.clock().now());
-        }
-    }
-
     /// Returns the slots of the tags that an answer to this request carries.
     pub fn slots_of(&self, request: &AdmittedRequest) -> TagSlots {
         let path = normalized_path(request.path());
@@ -342,20 +348,4 @@ impl Proxy {
         carried.push(Tag::Seen(partition, path));
         self.generations().slots(&carried)
     }
-}
-
-/// Takes out of a response what is only for the client who had it fetched.
-pub fn withhold(
-    request: &AdmittedRequest,
-    response: StoredResponse,
-) -> (Arc<StoredResponse>, Arc<HeaderMap>) {
-    let names = CacheKind::of(request.partition()).withheld(response.fields());
-    if names.is_empty() {
-        return (Arc::new(response), Arc::default());
-    }
-    let mut withheld = HeaderMap::new();
-    for name in &names {
-        withheld.extend(response.fields().get_all(name).iter().map(|value| (name.clone(), value.clone())));
-    }
-    (Arc::new(response.without(&names)), Arc::new(withheld))
 }

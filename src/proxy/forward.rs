@@ -102,6 +102,10 @@ impl Proxy {
         let Some(ticket) = request.interim().cloned() else { return };
         let (proxy, request) = (self.clone(), Arc::clone(request));
         outgoing.extensions_mut().insert(OnInterim(Arc::new(move |status, mut fields| {
+            // "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx" (RFC 9110
+            // §8.6); limits are told with the final response.
+            fields.remove(header::CONTENT_LENGTH);
+            headers::take_limit_fields(&mut fields);
             reply::clean_forwarded(&mut fields, &request, proxy.regions().known_hosts());
             ticket.send(status, &fields);
         })));
@@ -182,7 +186,9 @@ impl Proxy {
         body: ReplyBody,
     ) -> Result<http::Response<ReplyBody>, ForwardFailure> {
         reply::clean_forwarded(&mut head.headers, request, self.regions().known_hosts());
-        let names_regions = head.status.is_success() && headers::is_json(&head.headers);
+        // A part stays as it is: its range counts upstream's bytes.
+        let is_whole = head.status.is_success() && head.status != StatusCode::PARTIAL_CONTENT;
+        let names_regions = is_whole && headers::is_json(&head.headers);
         let body = match (shape.filter(|_| names_regions), body) {
             (Some(shape), ReplyBody::Streaming(stream)) => {
                 self.with_region_urls(request, shape, &mut head, ReplyBody::Streaming(stream)).await?

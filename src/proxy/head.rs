@@ -3,8 +3,8 @@
 //! "A response to the HEAD method is identical to what an equivalent request made with a GET would have been, without
 //! sending the content." So it freshens what is stored if it matches it, and removes it if it contradicts it.
 //!
-//! Invariant: nothing becomes fresher by an answer that has neither a validator nor a field about its lifetime: it could be
-//! anything's. Not here: forwarding (`proxy::forward`), merging fields (`cache::stored_response`).
+//! Invariants: nothing becomes fresher by an answer without a validator, which could be anything's (RFC 9111 would allow
+//! it), nor by one to other wishes than the stored response was fetched for. Not here: forwarding (`proxy::forward`), merging fields (`cache::stored_response`).
 //!
 //! [RFC 9111 §4.3.5]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.5
 
@@ -14,10 +14,10 @@ use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, response};
 
 use crate::admission::{AdmittedRequest, Eligibility};
-use crate::cache::stored_response::Found;
+use crate::cache::stored_response::{Found, Provenance};
 use crate::cache::storing;
-use crate::headers;
-use crate::proxy::flight::{self, TakeOff};
+use crate::proxy::flight::TakeOff;
+use crate::proxy::sharing;
 use crate::proxy::{Proxy, Target};
 
 impl Proxy {
@@ -37,26 +37,29 @@ impl Proxy {
         let Found::Stored(stored, _) = self.store().look_up(target.primary, request.fields()).await else {
             return;
         };
-        // In another coding it is another representation, whose validators and length say nothing of this one.
-        if headers::content_coding(&head.headers) != headers::content_coding(stored.fields()) {
+        // What was stored while the answer was on its way is newer than it.
+        let is_older = take_off.stamp < stored.provenance().stamp;
+        if is_older || !stored.is_same_representation_as(&head.headers) {
             return;
         }
-        if !stored.matches_head(&head.headers) {
-            // "… otherwise, the cache SHOULD consider the stored response to be stale": it is known to have changed.
-            return self.store().remove(target.primary, request.fields()).await;
-        }
-        let provenance = self.provenance(request, take_off);
-        let (freshened, _) = flight::withhold(request, stored.freshened(&head.headers, provenance));
+        let provenance = Provenance {
+            // Nobody has compared the content with what it is after a write: it stays as old as it is for those.
+            stamp: stored.provenance().stamp,
+            ..self.provenance(request, take_off)
+        };
+        let (freshened, _) = sharing::withhold(request, stored.freshened(&head.headers, provenance));
         let verdict = storing::check_storable(request, freshened.status(), freshened.fields(), self.policy());
-        if proves_something(&head.headers) && verdict.is_ok() {
+        let is_contradicted = stored.status() != head.status || !stored.matches_head(&head.headers);
+        if is_contradicted || verdict.is_err() {
+            // "… otherwise, the cache SHOULD consider the stored response to be stale": it is known to have changed.
+            self.store().remove(target.primary, request.fields()).await;
+        } else if has_validator(&head.headers) {
             self.insert(&target, freshened).await;
         }
     }
 }
 
-/// Returns whether an answer that contradicts nothing says which response it speaks of, or for how long it holds.
-fn proves_something(fields: &HeaderMap) -> bool {
-    [header::ETAG, header::LAST_MODIFIED, header::CACHE_CONTROL, header::EXPIRES]
-        .iter()
-        .any(|name| fields.contains_key(name))
+/// Returns whether an answer says which response it speaks of.
+fn has_validator(fields: &HeaderMap) -> bool {
+    fields.contains_key(header::ETAG) || fields.contains_key(header::LAST_MODIFIED)
 }

@@ -4,12 +4,19 @@
 //! make unusable, and doing it all the same would let anybody with random tokens wear other stored responses away:
 //! partitions share the slots of a fixed table (`cache::generations`).
 //!
-//! Invariant: bounded; when it is full, every credential counts as accepted. Not here: what a 401 leads to.
+//! Invariant: bounded; when it is full, every credential counts as accepted. Not here: what else follows from an answer.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
+use http::StatusCode;
+
+use crate::admission::AdmittedRequest;
+use crate::cache::generations::Cause;
+use crate::cache::key::normalized_path;
 use crate::credential::CredentialPartition;
+use crate::proxy::Proxy;
+use crate::routes::tags::Tag;
 
 /// Most partitions remembered.
 const MOST: usize = 65_536;
@@ -31,6 +38,27 @@ impl KnownCredentials {
     pub fn holds(&self, partition: CredentialPartition) -> bool {
         let accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         accepted.len() >= MOST || accepted.contains(&partition)
+    }
+}
+
+impl Proxy {
+    /// Notes what an answer to a safe request says of the credential and of what is stored for it.
+    ///
+    /// A 401 says that upstream does not know the credential any more: its whole partition becomes unusable. A 403, 404
+    /// or 410 says that for this credential the resource is not there: what is stored of it becomes unusable.
+    pub fn note_rejection(&self, request: &AdmittedRequest, status: StatusCode) {
+        let partition = *request.partition().as_bytes();
+        let lost = match status {
+            StatusCode::UNAUTHORIZED if request.credential().is_some() => Tag::Partition(partition),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => {
+                Tag::Seen(partition, normalized_path(request.path()))
+            }
+            status if status.is_success() => return self.known_credentials().add(request.partition()),
+            _ => return,
+        };
+        if request.credential().is_none() || self.known_credentials().holds(request.partition()) {
+            self.generations().invalidate_tags(&[lost], Cause::Purge, self.clock().now());
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a flight brings home: a response to share, a parcel for exactly one passenger, or the failure.
 //!
-//! Invariant: a parcel is taken once. Not here: how it came about (`proxy::flight`), what each passenger makes of it (`proxy::boarding`).
+//! Invariant: a parcel is taken once, and by nobody who may not have it. Not here: how it came about (`proxy::flight`), what each passenger makes of it (`proxy::boarding`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 use http::{Response, StatusCode};
 
 use crate::cache::key::CacheKey;
@@ -34,15 +34,29 @@ pub enum Cargo {
     Shared {
         /// The response.
         response: Arc<StoredResponse>,
-        /// The variant that it was fetched for.
-        variant: CacheKey,
+        /// Who may have it.
+        audience: Audience,
         /// Whether it was stored.
         storage: Storage,
     },
-    /// An answer for exactly one passenger.
-    Parcel(Arc<Parcel>),
+    /// An answer for exactly one passenger, of those who may have it.
+    Parcel(Arc<Parcel>, Audience),
     /// Upstream was not asked, or did not answer.
     Failed(ForwardFailure),
+}
+
+/// Who of those aboard may have what was brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// Nobody but the one for whom it took off: upstream keeps it from caches, or gives it to one client.
+    Owner,
+    /// Whoever asked with the same values of the fields that it nominates.
+    Variant {
+        /// Those fields.
+        nominated: Arc<[HeaderName]>,
+        /// The variant that it was fetched for.
+        key: CacheKey,
+    },
 }
 
 /// Whether a response is in the store.

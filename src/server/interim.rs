@@ -30,6 +30,8 @@ pub struct Interposing<S> {
 enum Written {
     /// On its way to the peer, all of it.
     Flushed,
+    /// Nothing yet of the final response to the request of this number, which is offered.
+    Offered(u64),
     /// There may be more of the same message.
     InPart,
 }
@@ -41,7 +43,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Interposing<S> {
     }
 
     /// Writes the interim responses that wait, if this is the moment for them.
-    fn poll_interim(&mut self, place: Place, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while self.rest.has_remaining() {
                 let count = ready!(Pin::new(&mut self.stream).poll_write(context, &self.rest))?;
@@ -50,14 +52,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Interposing<S> {
                 }
                 self.rest.advance(count);
             }
-            if self.written == Written::InPart {
-                return Poll::Ready(Ok(()));
-            }
+            let place = match self.written {
+                Written::Flushed => Place::Idle,
+                Written::Offered(number) => Place::AheadOfFinal(number),
+                Written::InPart => return Poll::Ready(Ok(())),
+            };
             match self.outlet.next(place) {
                 Some(message) => self.rest = message,
                 None => return Poll::Ready(Ok(())),
             }
         }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Interposing<S> {
+    /// Writes what goes ahead of the bytes that are offered: for the request that they answer, and no later one.
+    fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.written == Written::Flushed {
+            self.written = Written::Offered(self.outlet.request());
+        }
+        ready!(self.poll_interim(context))?;
+        self.written = Written::InPart;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -77,8 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Interposing<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_interim(Place::AheadOfFinal, context))?;
-        self.written = Written::InPart;
+        ready!(self.poll_ahead(context))?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -87,8 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Interposing<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_interim(Place::AheadOfFinal, context))?;
-        self.written = Written::InPart;
+        ready!(self.poll_ahead(context))?;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -99,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Interposing<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         self.written = Written::Flushed;
-        ready!(self.poll_interim(Place::Idle, context))?;
+        ready!(self.poll_interim(context))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -150,6 +164,32 @@ mod tests {
         ticket.send(StatusCode::PROCESSING, &HeaderMap::new());
         stream.flush().await.unwrap();
         assert_eq!(read(&mut far, 5 + PROCESSING.len()).await, format!("final{PROCESSING}"));
+    }
+
+    #[tokio::test]
+    async fn that_of_the_next_request_waits_until_the_final_response_before_it_is_out() {
+        let (near, mut far) = duplex(3);
+        let outlet = InterimOutlet::default();
+        let mut stream = Interposing::new(near, outlet.clone());
+        let first = outlet.open();
+        first.send(StatusCode::PROCESSING, &HeaderMap::new());
+        // Half out, when the final response is offered for the first time.
+        assert!(offer(&mut stream, b"final").is_pending());
+        first.close();
+        outlet.open().send(StatusCode::EARLY_HINTS, &HeaderMap::new());
+        let writing = tokio::spawn(async move {
+            stream.write_all(b"final").await.unwrap();
+            stream.flush().await.unwrap();
+        });
+        let expected = format!("{PROCESSING}finalHTTP/1.1 103 Early Hints\r\n\r\n");
+        assert_eq!(read(&mut far, expected.len()).await, expected);
+        writing.await.unwrap();
+    }
+
+    /// Offers bytes once.
+    fn offer(stream: &mut Interposing<tokio::io::DuplexStream>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        Pin::new(stream).poll_write(&mut context, bytes)
     }
 
     #[tokio::test]

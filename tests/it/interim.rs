@@ -47,9 +47,16 @@ async fn converse(house: &House, version: &str, targets: &[&str]) -> String {
 }
 
 fn hinting() -> Act {
-    Act::json("[1]")
-        .hinting(102, &[])
-        .hinting(103, &[("link", HINT), ("connection", "x-hop"), ("x-hop", "1")])
+    Act::json("[1]").hinting(102, &[]).hinting(
+        103,
+        &[
+            ("link", HINT),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("content-length", "5"),
+            ("x-sentry-rate-limit-limit", "40"),
+        ],
+    )
 }
 
 const EXPECTED: &str = "HTTP/1.1 102 Processing\r\n\r\n\

@@ -109,7 +109,8 @@ async fn rfc9111_4_3_5_an_answer_to_head_freshens_what_it_matches() {
 
 #[tokio::test(start_paused = true)]
 async fn rfc9111_4_3_5_an_answer_to_head_removes_what_it_contradicts() {
-    for head in [tagged("", "\"2\""), tagged("", "\"1\"").with("content-length", "6")] {
+    let forbidding = tagged("", "\"1\"").with("cache-control", "no-store");
+    for head in [tagged("", "\"2\""), tagged("", "\"1\"").with("content-length", "6"), forbidding] {
         let house = stale_house().await;
         house.upstream.plays_once(PROJECTS, head);
         house.ask(Method::HEAD, PROJECTS, &[]).await;
@@ -121,7 +122,12 @@ async fn rfc9111_4_3_5_an_answer_to_head_removes_what_it_contradicts() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_to_head_that_proves_nothing_changes_nothing() {
     let gzip = tagged("", "\"2\"").with("content-encoding", "gzip");
-    for head in [Act::json("\"old\""), Act::status(304, ""), Act::status(503, "{}"), gzip] {
+    let lasting = Act::json("").with("cache-control", "max-age=600");
+    let html = Act::bytes("").with("content-type", "text/html").with("etag", "\"1\"");
+    let varying = tagged("", "\"1\"").with("vary", "X-Team");
+    for head in
+        [Act::json("\"old\""), lasting, Act::status(304, ""), Act::status(503, "{}"), gzip, html, varying]
+    {
         let house = stale_house().await;
         house.upstream.plays_once(PROJECTS, head);
         house.ask(Method::HEAD, PROJECTS, &[]).await;
@@ -147,4 +153,38 @@ async fn an_answer_to_head_from_before_a_write_freshens_nothing() {
     house.get(PROJECTS).await;
     assert_eq!(head.await.unwrap().status, StatusCode::OK);
     assert_eq!(house.get(PROJECTS).await.field("x-a"), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_head_freshens_no_answer_of_another_status() {
+    let house = House::new();
+    house.upstream.plays_once(
+        PROJECTS,
+        Act::status(404, "{}").with("cache-control", "max-age=1").with("etag", "\"1\""),
+    );
+    house.get(PROJECTS).await;
+    sleep(Duration::from_secs(2)).await;
+    house.upstream.plays(PROJECTS, tagged("[1]", "\"1\"").with("cache-control", "max-age=600"));
+    house.ask(Method::HEAD, PROJECTS, &[]).await;
+    assert_eq!(house.get(PROJECTS).await.text(), "[1]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_upstream_cuts_keeps_its_bytes() {
+    let house = House::new();
+    let organization = "/api/0/organizations/acme/";
+    let body = r#"{"links":{"regionUrl":"https://us.sentry.io"}}"#;
+    let range = format!("bytes 0-{}/{}", body.len() - 1, body.len());
+    house.upstream.plays(organization, Act::status(206, body).with("content-range", &range));
+    let answer = house.ask(Method::GET, organization, &[("range", "bytes=0-")]).await;
+    assert_eq!((answer.text(), answer.field("content-range")), (body, range.as_str()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_under_a_condition_that_only_upstream_can_judge_is_upstreams() {
+    let house = house_with(tagged(DIGITS, "\"2\"")).await;
+    house.upstream.plays(PROJECTS, Act::status(412, "{}"));
+    let answer = house.ask(Method::GET, PROJECTS, &[("range", "bytes=1-3"), ("if-match", "\"1\"")]).await;
+    assert_eq!(answer.status, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(house.upstream.last().field("if-match"), "\"1\"");
 }

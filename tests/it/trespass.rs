@@ -161,3 +161,91 @@ async fn a_404_without_the_trailing_slash_costs_the_path_with_it_nothing() {
     assert_eq!(house.get(PROJECTS.trim_end_matches('/')).await.status, StatusCode::NOT_FOUND);
     assert!(is_hit(&house.get(PROJECTS).await));
 }
+
+/// Asks at once as several clients who differ in a field that no key holds, and holds each to its own answer.
+async fn each_gets_its_own(house: &House, credential: &str, name: &'static str) {
+    let ask = async |who: &str| {
+        house.ask(Method::GET, PROJECTS, &[("authorization", credential), (name, who)]).await
+    };
+    for _ in 0..10 {
+        let (alice, bob) = tokio::join!(ask("alice"), ask("bob"));
+        for (who, answer) in [("alice", alice), ("bob", bob)] {
+            assert_eq!(answer.field("x-for"), who, "{answer:?}");
+            assert!(["", who].contains(&answer.field("set-cookie").trim_start_matches("sid=")), "{answer:?}");
+        }
+    }
+}
+
+/// Builds a house where everything is stale at once, and an answer says for whom it was made.
+fn telling_house(name: &'static str, dress: fn(Act, &str) -> Act) -> House {
+    let house = House::with(|config| config.cache.anonymous = true);
+    house.upstream.improvises(move |received| {
+        let who = received.field(name).to_owned();
+        let act = Act::json(format!("\"{who}\"")).with("x-for", &who).after(Duration::from_millis(50));
+        dress(act, &who)
+    });
+    house
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_for_one_goes_to_the_one_that_it_was_fetched_for() {
+    let private =
+        |act: Act, who: &str| act.with("cache-control", "private").with("set-cookie", &format!("sid={who}"));
+    each_gets_its_own(&telling_house("x-user", private), "", "x-user").await;
+    let varying = |act: Act, _: &str| act.with("cache-control", "no-store").with("vary", "X-Team");
+    each_gets_its_own(&telling_house("x-team", varying), ALICE, "x-team").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_goes_only_to_whom_its_variant_is_for() {
+    let house = House::with(|config| config.cache.max_response_bytes = bytesize::ByteSize::b(100));
+    house.upstream.improvises(|received| {
+        let who = received.field("x-team").to_owned();
+        let act = Act::json(" ".repeat(200)).with("x-for", &who).with("vary", "X-Team");
+        act.after(Duration::from_millis(50))
+    });
+    each_gets_its_own(&house, ALICE, "x-team").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_304_for_one_is_for_nobody_else() {
+    for control in ["private", "no-store", "no-cache"] {
+        let house = House::with(|config| config.cache.anonymous = true);
+        house
+            .upstream
+            .plays_once(PROJECTS, Act::json("[1]").with("etag", "\"1\"").with("cache-control", "no-cache"));
+        house.ask(Method::GET, PROJECTS, &[("authorization", "")]).await;
+        house.upstream.improvises(move |received| {
+            let who = received.field("x-user").to_owned();
+            let act = if received.field("if-none-match").is_empty() {
+                Act::json("[2]")
+            } else {
+                Act::status(304, "")
+            };
+            let act = act.with("etag", "\"1\"").with("cache-control", control).with("x-for", &who);
+            act.with("set-cookie", &format!("sid={who}")).after(Duration::from_millis(50))
+        });
+        each_gets_its_own(&house, "", "x-user").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_with_a_lifetime_is_no_acceptance_and_no_answer_to_keep() {
+    let house = House::new();
+    house.get(PROJECTS).await;
+    let other = "/api/0/organizations/acme/teams/";
+    house.upstream.plays(other, Act::status(401, "{}").with("cache-control", "max-age=5"));
+    assert_eq!(house.get(other).await.status, StatusCode::UNAUTHORIZED);
+    assert!(!is_hit(&house.get(PROJECTS).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_304_that_speaks_of_something_else_holds_no_capacity_while_upstream_is_asked_again() {
+    let house = House::with(|config| config.budget.max_concurrent = 1);
+    house.upstream.plays_once(PROJECTS, Act::json("\"old\"").with("etag", "\"1\""));
+    house.get(PROJECTS).await;
+    house.upstream.plays_once(PROJECTS, Act::status(304, "").with("etag", "\"2\""));
+    house.upstream.plays(PROJECTS, Act::json("\"new\""));
+    let answer = house.ask(Method::GET, PROJECTS, &[("cache-control", "no-cache")]).await;
+    assert_eq!(answer.text(), "\"new\"");
+}
