@@ -67,7 +67,7 @@ pub enum ForwardReason {
     VaryMiss,
     /// What is stored is stale, and may not be reused without asking.
     Stale,
-    /// What was stored became unusable by a write or a purge.
+    /// What was stored became unusable: by a write, or because upstream refused it to this credential.
     Invalidated,
     /// The client's own directives forbid reuse ([RFC 9111 §5.2.1]).
     ///

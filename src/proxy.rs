@@ -227,8 +227,10 @@ impl Proxy {
         }
     }
 
-    /// Makes everything that is stored unusable, at once. Returns how many responses there were.
+    /// Makes everything that is stored unusable, at once, and forgets what could not be shared. Returns how many responses
+    /// there were.
     pub async fn purge_everything(&self) -> u64 {
+        self.grounded().clear();
         let purged = self.store().purge_everything(self.clock().now()).await;
         self.metrics().store.invalidated(InvalidationCause::Purge);
         purged

@@ -32,6 +32,11 @@ impl Grounded {
         table.insert(key, now + MEMORY);
     }
 
+    /// Forgets every key.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Returns whether a key is remembered.
     pub fn holds(&self, key: CacheKey, now: SystemTime) -> bool {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use crate::admission::AdmittedRequest;
 use crate::cache::generations::Cause;
@@ -45,10 +45,12 @@ impl Proxy {
     /// Notes what an answer to a safe request says of the credential and of what is stored for it.
     ///
     /// A 401 says that upstream does not know the credential any more: its whole partition becomes unusable. A 403, 404
-    /// or 410 says that for this credential the resource is not there: what is stored of it becomes unusable.
+    /// or 410 says that for this credential the resource is not there: what is stored of it becomes unusable. A 403 to
+    /// `HEAD` says nothing: Sentry refuses that method to every token.
     pub fn note_rejection(&self, request: &AdmittedRequest, status: StatusCode) {
         let partition = *request.partition().as_bytes();
         let lost = match status {
+            StatusCode::FORBIDDEN if *request.method() == Method::HEAD => return,
             StatusCode::UNAUTHORIZED if request.credential().is_some() => Tag::Partition(partition),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => {
                 Tag::Seen(partition, normalized_path(request.path()))

@@ -148,6 +148,18 @@ async fn answers_that_may_not_be_shared_do_not_serialize() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_purge_forgets_what_could_not_be_shared() {
+    let house = House::new();
+    house.upstream.plays_once(PROJECTS, Act::json("[1]").with("cache-control", "no-store"));
+    house.get(PROJECTS).await;
+    house.upstream.plays(PROJECTS, Act::json("[1]").after(SECOND));
+    house.proxy.purge_everything().await;
+    let (answers, _) = crowded(&house).await;
+    assert!(all_are(&answers, StatusCode::OK, "[1]"));
+    assert_eq!(house.upstream.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_shared_keeps_to_the_budget() {
     let house = House::with(|config| config.budget.max_concurrent = 125);
     house.upstream.plays(PROJECTS, Act::json("[1]").with("cache-control", "no-store").after(SECOND));

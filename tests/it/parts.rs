@@ -125,8 +125,10 @@ async fn an_answer_to_head_that_proves_nothing_changes_nothing() {
     let lasting = Act::json("").with("cache-control", "max-age=600");
     let html = Act::bytes("").with("content-type", "text/html").with("etag", "\"1\"");
     let varying = tagged("", "\"1\"").with("vary", "X-Team");
-    for head in
-        [Act::json("\"old\""), lasting, Act::status(304, ""), Act::status(503, "{}"), gzip, html, varying]
+    // Sentry refuses every HEAD, whatever the token.
+    let refusing = Act::status(403, "{}");
+    let failing = Act::status(503, "{}");
+    for head in [Act::json("\"old\""), lasting, Act::status(304, ""), failing, refusing, gzip, html, varying]
     {
         let house = stale_house().await;
         house.upstream.plays_once(PROJECTS, head);
