@@ -86,6 +86,8 @@ impl ResponseFlags {
     pub const PROXY_REVALIDATE: Self = Self(1 << 5);
     /// `must-understand`: stored only with a status code whose caching we understand.
     pub const MUST_UNDERSTAND: Self = Self(1 << 6);
+    /// Something that cannot be read. It counts as a `no-store` that nothing takes back.
+    pub const UNREADABLE: Self = Self(1 << 7);
 
     /// Returns whether all of `other` are set.
     pub const fn contains(self, other: Self) -> bool {
@@ -113,6 +115,10 @@ impl ResponseDirectives {
     fn apply(&mut self, name: &str, argument: Option<&str>) {
         match name {
             "no-store" => self.flags.insert(ResponseFlags::NO_STORE),
+            members::UNREADABLE => {
+                self.flags.insert(ResponseFlags::NO_STORE);
+                self.flags.insert(ResponseFlags::UNREADABLE);
+            }
             "no-cache" if listed(argument).is_none() => self.flags.insert(ResponseFlags::NO_CACHE),
             "private" if listed(argument).is_none() => self.flags.insert(ResponseFlags::PRIVATE),
             "public" => self.flags.insert(ResponseFlags::PUBLIC),
@@ -246,7 +252,7 @@ impl RequestDirectives {
     fn apply(&mut self, name: &str, argument: Option<&str>) {
         match name {
             "no-cache" => self.validation = Validation::Demanded,
-            "no-store" => self.storing = Storing::Forbidden,
+            "no-store" | members::UNREADABLE => self.storing = Storing::Forbidden,
             "only-if-cached" => self.asking = Asking::Forbidden,
             "max-age" => agree(&mut self.max_age, delta_seconds(argument)),
             // What cannot be read asks for freshness that nothing has.
@@ -457,6 +463,29 @@ mod tests {
             assert!(response(&[value]).has(ResponseFlags::NO_STORE), "{value}");
         }
         assert!(!response(&[r#"max-age=60, x="y""#]).has(ResponseFlags::NO_STORE));
+    }
+
+    #[test]
+    fn what_is_no_member_of_a_list_could_be_anything() {
+        for value in [
+            "no-store; private",
+            "no-cache; no-store",
+            "max-age=60; no-store",
+            "max-age=60 no-store",
+            "max-age=\"60\" no-store",
+            "public, max-age=60, private=\"x-a\" no-store",
+            "max-age=60, \"no-store\"",
+            "max-age=60, no-store\"",
+            "max-age=60, =no-store",
+            "max-age=60, (no-store)",
+        ] {
+            assert!(response(&[value]).has(ResponseFlags::NO_STORE), "{value}");
+        }
+        for value in
+            ["max-age = 60 , x", "max-age='60'", "x=a/b:c, max-age=60", "x=\"a b\"\t, public", ",, ,"]
+        {
+            assert!(!response(&[value]).has(ResponseFlags::NO_STORE), "{value}");
+        }
     }
 
     #[test]

@@ -64,7 +64,8 @@ pub fn check_storable(
     }
     // "the no-store cache directive is not present in the response"; "the cache SHOULD ignore the no-store directive if
     // it understands and implements the status code's caching requirements" (§5.2.2.3, `must-understand`).
-    let must_understand = directives.has(ResponseFlags::MUST_UNDERSTAND);
+    let must_understand =
+        directives.has(ResponseFlags::MUST_UNDERSTAND) && !directives.has(ResponseFlags::UNREADABLE);
     if must_understand && !is_understood(status) {
         return Err(NotStorable::Status);
     }
@@ -282,6 +283,13 @@ mod tests {
         check(&understood(), &[200, 301, 404, 500], Ok(()));
         check(&understood(), &[299, 399, 418, 499, 599, 206], Err(NotStorable::Status));
         check(&unruled("must-understand, max-age=60"), &[499], Err(NotStorable::Status));
+        for unreadable in
+            ["must-understand, max-age=60, private=\"x-a", "must-understand, max-age=60; no-store"]
+        {
+            check(&unruled(unreadable), &[200], Err(NotStorable::NoStore));
+        }
+        let targeted = [JSON, ("cdn-cache-control", "must-understand, max-age=60, private=1")];
+        check(&scene(&targeted), &[200], Err(NotStorable::NoStore));
     }
 
     #[test]

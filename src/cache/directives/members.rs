@@ -1,9 +1,12 @@
 //! Takes `Cache-Control` and its targeted variants apart: names in lower case, arguments without their quotes.
 //!
-//! Invariant: what cannot be read could mean anything, and reads as `no-store`. Not here: what directives mean.
+//! Invariant: what cannot be read could mean anything, and reads as [`UNREADABLE`]. Not here: what directives mean.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
+
+/// Stands in for what cannot be read: the name of no directive.
+pub const UNREADABLE: &str = "";
 
 /// Hands over the members of every field of this name.
 pub fn for_each(fields: &HeaderMap, field: &HeaderName, mut take: impl FnMut(&str, Option<&str>)) {
@@ -25,7 +28,7 @@ pub fn targeted(fields: &HeaderMap, field: &HeaderName) -> Option<Vec<(String, O
 }
 
 /// Reads a member of a targeted field as a directive with its argument; `None` where it says that it is none. Where the
-/// value has another type than the directive's own, nobody knows what was meant: that reads as `no-store`.
+/// value has another type than the directive's own, nobody knows what was meant: that is unreadable.
 fn directive_of(name: &str, member: &ListEntry) -> Option<(String, Option<String>)> {
     let value = match member {
         ListEntry::Item(item) => Some(&item.bare_item),
@@ -55,39 +58,37 @@ fn directive_of(name: &str, member: &ListEntry) -> Option<(String, Option<String
             | "proxy-revalidate"
             | "must-understand",
             _,
-        ) => return Some(("no-store".to_owned(), None)),
+        ) => return Some((UNREADABLE.to_owned(), None)),
         // An extension has a type of its own, and no meaning here.
         (_, _) => None,
     };
     Some((name.to_owned(), argument))
 }
 
-/// The members of one `Cache-Control` value. Where a quoted string does not end, nobody knows what else was said: the last
-/// member is `no-store`.
+/// The members of one `Cache-Control` value. What is none is unreadable: `no-store` may be hidden in it, as in
+/// `max-age=60; no-store` or behind a quote that does not end.
 struct Members<'a> {
     rest: &'a str,
-    ending: Ending,
-}
-
-/// How a value ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Whole,
-    BrokenOff,
 }
 
 impl<'a> Members<'a> {
     fn of(value: &'a str) -> impl Iterator<Item = (String, Option<String>)> + use<'a> {
-        Members { rest: value, ending: Ending::Whole }
+        Members { rest: value }
     }
 
-    /// Takes an argument off the front: a quoted string, or everything up to the next comma.
-    fn argument(&mut self) -> String {
+    /// Takes everything up to the next comma off the front.
+    fn word(&mut self) -> &'a str {
+        let (word, rest) = self.rest.split_at(self.rest.find(',').unwrap_or(self.rest.len()));
+        self.rest = rest;
+        word.trim_matches([' ', '\t'])
+    }
+
+    /// Takes an argument off the front: a quoted string with nothing behind it, or one word. `None` where it is neither.
+    fn argument(&mut self) -> Option<String> {
+        self.rest = self.rest.trim_start_matches([' ', '\t']);
         let Some(quoted) = self.rest.strip_prefix('"') else {
-            let end = self.rest.find(',').unwrap_or(self.rest.len());
-            let (argument, rest) = self.rest.split_at(end);
-            self.rest = rest;
-            return argument.trim().to_owned();
+            let word = self.word();
+            return (!word.contains([' ', '\t', '"', ';'])).then(|| word.to_owned());
         };
         let mut argument = String::new();
         let mut characters = quoted.char_indices();
@@ -95,15 +96,14 @@ impl<'a> Members<'a> {
             match character {
                 '"' => {
                     self.rest = quoted.get(at + 1..).unwrap_or_default();
-                    return argument;
+                    return self.word().is_empty().then_some(argument);
                 }
                 '\\' => argument.extend(characters.next().map(|(_, escaped)| escaped)),
                 other => argument.push(other),
             }
         }
         self.rest = "";
-        self.ending = Ending::BrokenOff;
-        argument
+        None
     }
 }
 
@@ -113,22 +113,24 @@ impl Iterator for Members<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         self.rest = self.rest.trim_start_matches([',', ' ', '\t']);
         if self.rest.is_empty() {
-            let ending = std::mem::replace(&mut self.ending, Ending::Whole);
-            return (ending == Ending::BrokenOff).then(|| ("no-store".to_owned(), None));
+            return None;
         }
-        let end = self.rest.find(['=', ',']).unwrap_or(self.rest.len());
-        let (name, rest) = self.rest.split_at(end);
-        let name = name.trim().to_ascii_lowercase();
+        let (name, rest) = self.rest.split_at(self.rest.find(['=', ',']).unwrap_or(self.rest.len()));
         self.rest = rest;
-        let argument = match rest.strip_prefix('=') {
-            Some(after) => {
-                self.rest = after;
-                Some(self.argument())
-            }
-            None => None,
+        let name = name.trim_matches([' ', '\t']).to_ascii_lowercase();
+        let is_readable = is_token(&name);
+        let Some(after) = rest.strip_prefix('=') else {
+            return Some((if is_readable { name } else { UNREADABLE.to_owned() }, None));
         };
-        // Whatever stands between an argument's end and the next comma is no part of the grammar.
-        self.rest = self.rest.find(',').and_then(|at| self.rest.get(at..)).unwrap_or_default();
-        Some((name, argument))
+        self.rest = after;
+        Some(match self.argument() {
+            Some(argument) if is_readable => (name, Some(argument)),
+            Some(_) | None => (UNREADABLE.to_owned(), None),
+        })
     }
+}
+
+/// Returns whether this is a token: "1*tchar" (RFC 9110 §5.6.2), as the names of methods are.
+fn is_token(name: &str) -> bool {
+    http::Method::from_bytes(name.as_bytes()).is_ok()
 }
