@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HeaderMap, HeaderName};
+use moka::Entry;
 use moka::future::Cache;
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
@@ -40,7 +41,7 @@ pub struct Store {
 #[derive(Debug, Clone)]
 enum Kept {
     Response { response: Arc<StoredResponse>, retention: Duration },
-    Index { nominated: Arc<[HeaderName]>, retention: Duration },
+    Index { nominated: Arc<[HeaderName]>, retention: Duration, stamp: Stamp },
 }
 
 /// A stored response and where it goes.
@@ -128,7 +129,8 @@ impl Store {
         }
         let key = self.variant_of(primary, &response, fields);
         if key != primary.key() {
-            let index = Kept::Index { nominated: response.nominated().into(), retention };
+            let stamp = provenance.stamp;
+            let index = Kept::Index { nominated: response.nominated().into(), retention, stamp };
             if self.keep_unless_outrun(primary.key(), index, provenance.stamp).await == Inserted::No {
                 return Inserted::No;
             }
@@ -138,11 +140,16 @@ impl Store {
     }
 
     /// Keeps something that took off at `stamp`. Flights of one key land in any order: one that took off earlier never
-    /// replaces a later one.
+    /// replaces a later one, and one variant never another.
     async fn keep_unless_outrun(&self, key: CacheKey, kept: Kept, stamp: Stamp) -> Inserted {
         let newest = self.kept.entry(key).and_compute_with(|present| {
-            let is_outrun = present.is_some_and(|present| present.into_value().took_off_after(stamp));
-            std::future::ready(if is_outrun { Op::Nop } else { Op::Put(kept) })
+            let present = present.map(Entry::into_value);
+            let operation = match present.filter(|present| stamp < present.stamp()) {
+                None => Op::Put(kept),
+                Some(later) if later.nominates_like(&kept) => Op::Put(later),
+                Some(_) => Op::Nop,
+            };
+            std::future::ready(operation)
         });
         match newest.await {
             CompResult::Inserted(_) | CompResult::ReplacedWith(_) => Inserted::Yes,
@@ -150,14 +157,18 @@ impl Store {
         }
     }
 
-    /// Replaces a stored response by the same one with its body in one more coding; a newer one stays.
-    pub async fn replace(&self, key: CacheKey, response: Arc<StoredResponse>) {
-        let stamp = response.provenance().stamp;
-        if let Some(Kept::Response { response: kept, retention }) = self.kept.get(&key).await
-            && kept.provenance().stamp == stamp
-        {
-            self.kept.insert(key, Kept::Response { response, retention }).await;
-        }
+    /// Replaces a stored response by the same one with its body in one more coding; another one stays.
+    pub async fn replace(&self, key: CacheKey, old: &Arc<StoredResponse>, new: Arc<StoredResponse>) {
+        let replacing = self.kept.entry(key).and_compute_with(|present| {
+            std::future::ready(match present.map(Entry::into_value) {
+                Some(Kept::Response { response, retention }) if Arc::ptr_eq(&response, old) => {
+                    Op::Put(Kept::Response { response: new, retention })
+                }
+                Some(_) | None => Op::Nop,
+            })
+        });
+        // Either way, whoever asks next finds what is right.
+        let _ = replacing.await;
     }
 
     /// Removes what is stored for a request with this primary key and these fields.
@@ -216,10 +227,19 @@ impl Kept {
         }
     }
 
-    fn took_off_after(&self, stamp: Stamp) -> bool {
+    /// Returns when it took off; an index, when the latest variant did.
+    fn stamp(&self) -> Stamp {
         match self {
-            Self::Response { response, .. } => stamp < response.provenance().stamp,
-            Self::Index { .. } => false,
+            Self::Response { response, .. } => response.provenance().stamp,
+            Self::Index { stamp, .. } => *stamp,
+        }
+    }
+
+    /// Returns whether both are the index of the same variants.
+    fn nominates_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Index { nominated, .. }, Self::Index { nominated: others, .. }) => nominated == others,
+            (Self::Index { .. } | Self::Response { .. }, _) => false,
         }
     }
 
@@ -386,6 +406,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_took_off_earlier_does_not_hide_later_variants() {
+        for (vary, lang) in [("", ""), ("X-Lang", "de")] {
+            let scene = scene();
+            let old = scene.response("a", &[("vary", vary)], b"old");
+            scene.insert_for("red").await;
+            let asks = fields(&[("x-team", "red"), ("x-lang", lang)]);
+            scene.insert("a", old, &asks).await;
+            assert_eq!(scene.finds("a", &[("x-team", "red"), ("x-lang", lang)]).await, "red");
+        }
+    }
+
+    #[tokio::test]
+    async fn variants_of_one_kind_land_in_any_order() {
+        let scene = scene();
+        let red = scene.response("a", &[("vary", "X-Team")], b"red");
+        let green = scene.response("a", &[("vary", "X-Team")], b"green");
+        scene.insert_for("blue").await;
+        scene.insert("a", red, &fields(&[("x-team", "red")])).await;
+        for team in ["red", "blue"] {
+            assert_eq!(scene.finds("a", &[("x-team", team)]).await, team);
+        }
+        // The index is as late as the latest of them.
+        let plain = scene.response("a", &[], b"plain");
+        scene.insert_for("blue").await;
+        scene.insert("a", green, &fields(&[("x-team", "green")])).await;
+        scene.insert("a", plain, &HeaderMap::new()).await;
+        assert_eq!(scene.finds("a", &[("x-team", "green")]).await, "green");
+    }
+
+    #[tokio::test]
     async fn a_key_is_that_of_the_variant_as_far_as_vary_is_known() {
         let scene = scene();
         let asks = fields(&[("x-team", "red")]);
@@ -448,7 +498,7 @@ mod tests {
         scene.store.tidy().await;
         let before = scene.store.weight();
         let larger = response.with_body(StoredBody::identity(Bytes::from(vec![b'2'; 5_000])));
-        scene.store.replace(primary("a").key(), Arc::new(larger)).await;
+        scene.store.replace(primary("a").key(), &response, Arc::new(larger)).await;
         scene.store.tidy().await;
         assert_eq!(scene.store.weight(), before + 4_999);
         let kept = scene.store.kept.get(&primary("a").key()).await.unwrap();
@@ -459,10 +509,10 @@ mod tests {
     async fn a_replacement_puts_back_neither_what_is_gone_nor_what_is_older() {
         let scene = scene();
         let old = scene.response("a", &[], b"old");
-        scene.store.replace(primary("a").key(), Arc::clone(&old)).await;
+        scene.store.replace(primary("a").key(), &old, Arc::clone(&old)).await;
         assert_eq!(scene.finds("a", &[]).await, "nothing");
         scene.insert("a", scene.response("a", &[], b"new"), &HeaderMap::new()).await;
-        scene.store.replace(primary("a").key(), old).await;
+        scene.store.replace(primary("a").key(), &old, Arc::clone(&old)).await;
         assert_eq!(scene.finds("a", &[]).await, "new");
     }
 

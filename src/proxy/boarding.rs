@@ -87,11 +87,16 @@ impl Proxy {
     }
 
     async fn board_in_time(&self, miss: &Miss) -> Option<Reply> {
+        let mut key = None;
         for _ in 0..MAX_BOARDINGS {
             if self.is_grounded(&miss.target) {
                 return None;
             }
-            let (landing, boarding) = self.fly_with(miss).await;
+            let (landing, boarding) = self.fly_with(miss, key).await;
+            // What is not stored leaves no index: whoever shares this request's variant boards with it all the same.
+            key = landing.nominated().map(|nominated| {
+                self.store().variant_by(miss.target.primary, nominated, miss.target.request.fields())
+            });
             if let Some(reply) = self.disembark(miss, landing, boarding).await {
                 return Some(reply);
             }
@@ -112,13 +117,13 @@ impl Proxy {
         self.stale_reply(&miss, answered, trouble_of(&reply)).await.unwrap_or(reply)
     }
 
-    /// Joins the flight of this key, or takes off, and waits for its landing.
-    async fn fly_with(&self, miss: &Miss) -> (Landing, Boarding) {
+    /// Joins the flight of a key, or takes off, and waits for its landing. Without one, the key is that of the store.
+    async fn fly_with(&self, miss: &Miss, key: Option<CacheKey>) -> (Landing, Boarding) {
         let is_demanded = self.policy().directives(&miss.target.request).validation == Validation::Demanded;
         let must_ask = is_demanded
             || matches!(miss.reason, ForwardReason::ClientDirective | ForwardReason::AlwaysValidate);
         let demand = if must_ask { Demand::Validation } else { Demand::Freshness };
-        let (seat, boarding) = self.take_seat(&miss.target, demand).await;
+        let (seat, boarding) = self.take_seat(&miss.target, demand, key).await;
         if boarding == Boarding::Collapsed {
             self.metrics().flights.joined();
         }
@@ -129,9 +134,17 @@ impl Proxy {
         (landing, boarding)
     }
 
-    async fn take_seat(&self, target: &Target, demand: Demand) -> (Seat<Landing>, Boarding) {
+    async fn take_seat(
+        &self,
+        target: &Target,
+        demand: Demand,
+        key: Option<CacheKey>,
+    ) -> (Seat<Landing>, Boarding) {
         let slots = self.slots_of(&target.request);
-        let key = self.store().key_of(target.primary, target.request.fields()).await;
+        let key = match key {
+            Some(key) => key,
+            None => self.store().key_of(target.primary, target.request.fields()).await,
+        };
         let accepts_stored = demand != Demand::Validation;
         let key = FlightKey { key, generation: self.generations().generation(&slots), accepts_stored };
         let itinerary = Itinerary { target: target.clone(), slots, demand };
@@ -145,7 +158,7 @@ impl Proxy {
     /// Has a stale response refreshed, if nobody does already. The flight counts how it went.
     async fn refresh(&self, target: &Target) {
         // The flight needs nobody who waits: leaving the seat cancels nothing.
-        drop(self.take_seat(target, Demand::Refreshment).await);
+        drop(self.take_seat(target, Demand::Refreshment, None).await);
     }
 
     /// Makes the reply from what landed; `None` when it was for somebody else.
@@ -308,7 +321,7 @@ impl Proxy {
         let decoded = Arc::new(stored.with_body(body));
         if source != Source::Shared {
             let key = self.store().variant_of(target.primary, &decoded, target.request.fields());
-            self.store().replace(key, Arc::clone(&decoded)).await;
+            self.store().replace(key, stored, Arc::clone(&decoded)).await;
         }
         reply::present(&decoded, &how)
             .unwrap_or_else(|| forward::failed(ForwardFailure::Lost, ForwardReason::UriMiss, None).response)

@@ -163,6 +163,7 @@ impl Proxy {
                     Obstacle::NoMemory => NotStoredReason::NoBudget,
                 };
                 self.metrics().store.not_stored(reason);
+                self.note_rejection(request, head.status);
                 Self::parcel(head, body, audience)
             }
             Err(NotCollected::Broken(error)) => {
@@ -186,6 +187,7 @@ impl Proxy {
         let Some(body) = self.body_of(request, &mut head, &bytes).await else {
             // Whoever does not take it as it is gets it decoded on the way.
             self.metrics().store.not_stored(NotStoredReason::Broken);
+            self.note_rejection(request, head.status);
             self.grounded().add(itinerary.target.primary.key(), self.clock().now());
             let body = Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
             let audience = self.audience_of(itinerary, &head.headers);
@@ -213,17 +215,15 @@ impl Proxy {
         let provenance = self.provenance(request, take_off);
         let (response, mut withheld) =
             sharing::withhold(request, stored.freshened(&head.headers, provenance));
-        // Judged with what a stored response never has, a cookie, and with what the 304 itself says.
-        let mut judged = response.fields().clone();
-        let cookies = head.headers.get_all(header::SET_COOKIE);
-        judged.extend(cookies.iter().map(|cookie| (header::SET_COOKIE, cookie.clone())));
+        let judged = sharing::with_cookies(response.fields(), &head.headers);
         let verdict = storing::check_storable(request, response.status(), &judged, self.policy());
         if verdict.is_err() {
             self.store().remove(itinerary.target.primary, request.fields()).await;
         }
         let is_shareable = self.is_shareable(request, response.status(), &judged);
         if request.cookies() == CookieCarriage::Carried && judged.contains_key(header::SET_COOKIE) {
-            let cookies = cookies.iter().map(|cookie| (header::SET_COOKIE, cookie.clone()));
+            let cookies = head.headers.get_all(header::SET_COOKIE).iter();
+            let cookies = cookies.map(|cookie| (header::SET_COOKIE, cookie.clone()));
             Arc::make_mut(&mut withheld).extend(cookies);
         }
         let mut cargo = self.cargo(itinerary, response, verdict).await;

@@ -14,6 +14,7 @@ use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, response};
 
 use crate::admission::{AdmittedRequest, Eligibility};
+use crate::cache::directives::Storing;
 use crate::cache::stored_response::{Found, Provenance};
 use crate::cache::storing;
 use crate::proxy::flight::TakeOff;
@@ -30,7 +31,9 @@ impl Proxy {
     ) {
         let is_head_of_get =
             *request.method() == Method::HEAD && request.eligibility() == Eligibility::ReuseOnly;
-        if !is_head_of_get || head.status != StatusCode::OK {
+        // What the client forbids to store says nothing of what is stored.
+        let may_learn = self.policy().directives(request).storing == Storing::Allowed;
+        if !is_head_of_get || head.status != StatusCode::OK || !may_learn {
             return;
         }
         let target = Target { request: Arc::clone(request), primary: self.primary_of(request) };
@@ -48,7 +51,8 @@ impl Proxy {
             ..self.provenance(request, take_off)
         };
         let (freshened, _) = sharing::withhold(request, stored.freshened(&head.headers, provenance));
-        let verdict = storing::check_storable(request, freshened.status(), freshened.fields(), self.policy());
+        let judged = sharing::with_cookies(freshened.fields(), &head.headers);
+        let verdict = storing::check_storable(request, freshened.status(), &judged, self.policy());
         let is_contradicted = stored.status() != head.status || !stored.matches_head(&head.headers);
         if is_contradicted || verdict.is_err() {
             // "… otherwise, the cache SHOULD consider the stored response to be stale": it is known to have changed.

@@ -154,6 +154,15 @@ impl Landing {
         matches!(self.cargo, Cargo::Shared { storage: Storage::Stored | Storage::Found, .. })
     }
 
+    /// Returns the fields by which what it brings was selected; `None` where that is for one passenger alone, or nothing.
+    pub fn nominated(&self) -> Option<&[HeaderName]> {
+        match &self.cargo {
+            Cargo::Shared { audience: Audience::Variant { nominated, .. }, .. }
+            | Cargo::Parcel(_, Audience::Variant { nominated, .. }) => Some(nominated),
+            Cargo::Shared { .. } | Cargo::Parcel(..) | Cargo::Failed(_) => None,
+        }
+    }
+
     /// Makes a landing that brings nothing.
     pub fn failed(failure: ForwardFailure) -> Self {
         Self::bringing(Cargo::Failed(failure), None)

@@ -35,13 +35,26 @@ impl Proxy {
         !is_own_cookie && !varies_anyhow && !is_withheld
     }
 
-    /// Returns who may have an answer with these fields that is not one passenger's alone.
+    /// Returns who may have an answer with these fields, which is shareable: all of its variant, unless it still has fields
+    /// that only one client may have.
     pub fn audience_of(&self, itinerary: &Itinerary, fields: &HeaderMap) -> Audience {
+        if !CacheKind::of(itinerary.target.request.partition()).withheld(fields).is_empty() {
+            return Audience::Owner;
+        }
         let nominated: Arc<[HeaderName]> = nominated(fields).into();
         let Target { request, primary } = &itinerary.target;
         let key = self.store().variant_by(*primary, &nominated, request.fields());
         Audience::Variant { nominated, key }
     }
+}
+
+/// Returns the fields by which a stored response is judged that an answer freshens: its own, and the cookies of that answer,
+/// which it never keeps.
+pub fn with_cookies(stored: &HeaderMap, answer: &HeaderMap) -> HeaderMap {
+    let mut judged = stored.clone();
+    let cookies = answer.get_all(header::SET_COOKIE);
+    judged.extend(cookies.iter().map(|cookie| (header::SET_COOKIE, cookie.clone())));
+    judged
 }
 
 /// Takes out of a response what is only for the client who had it fetched.

@@ -7,6 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
+use sentrybox::clock::Stopwatch;
 use tokio::time::sleep;
 
 use crate::support::corridor::{ALICE, BOB, House, PROJECTS, Verdict, asking, detail, is_hit};
@@ -163,11 +164,12 @@ async fn a_404_without_the_trailing_slash_costs_the_path_with_it_nothing() {
 }
 
 /// Asks at once as several clients who differ in a field that no key holds, and holds each to its own answer.
-async fn each_gets_its_own(house: &House, credential: &str, name: &'static str) {
+async fn each_gets_its_own(house: &House, credential: &str, name: &'static str, times: u32) {
     let ask = async |who: &str| {
-        house.ask(Method::GET, PROJECTS, &[("authorization", credential), (name, who)]).await
+        let fields = [("authorization", credential), (name, who), ("accept-encoding", "gzip")];
+        house.ask(Method::GET, PROJECTS, &fields).await
     };
-    for _ in 0..10 {
+    for _ in 0..times {
         let (alice, bob) = tokio::join!(ask("alice"), ask("bob"));
         for (who, answer) in [("alice", alice), ("bob", bob)] {
             assert_eq!(answer.field("x-for"), who, "{answer:?}");
@@ -191,9 +193,9 @@ fn telling_house(name: &'static str, dress: fn(Act, &str) -> Act) -> House {
 async fn an_answer_for_one_goes_to_the_one_that_it_was_fetched_for() {
     let private =
         |act: Act, who: &str| act.with("cache-control", "private").with("set-cookie", &format!("sid={who}"));
-    each_gets_its_own(&telling_house("x-user", private), "", "x-user").await;
+    each_gets_its_own(&telling_house("x-user", private), "", "x-user", 10).await;
     let varying = |act: Act, _: &str| act.with("cache-control", "no-store").with("vary", "X-Team");
-    each_gets_its_own(&telling_house("x-team", varying), ALICE, "x-team").await;
+    each_gets_its_own(&telling_house("x-team", varying), ALICE, "x-team", 10).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +206,86 @@ async fn what_is_too_large_goes_only_to_whom_its_variant_is_for() {
         let act = Act::json(" ".repeat(200)).with("x-for", &who).with("vary", "X-Team");
         act.after(Duration::from_millis(50))
     });
-    each_gets_its_own(&house, ALICE, "x-team").await;
+    each_gets_its_own(&house, ALICE, "x-team", 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parcel_brings_listed_fields_only_to_the_one_that_it_was_fetched_for() {
+    for is_large in [true, false] {
+        let house = House::with(|config| {
+            config.cache.anonymous = true;
+            config.cache.max_response_bytes = bytesize::ByteSize::b(100);
+        });
+        house.upstream.improvises(move |received| {
+            let act = if is_large { Act::json(" ".repeat(200)) } else { Act::json("no gzip") };
+            let act = if is_large { act } else { act.with("content-encoding", "gzip") };
+            let act = act.with("cache-control", r#"max-age=60, private="x-for""#);
+            act.with("x-for", received.field("x-user")).after(Duration::from_millis(50))
+        });
+        for _ in 0..10 {
+            house.proxy.purge_everything().await;
+            each_gets_its_own(&house, "", "x-user", 1).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_head_that_sets_a_cookie_is_no_news_for_everybody() {
+    let house = House::with(|config| config.cache.anonymous = true);
+    let nobody = [("authorization", "")];
+    let act = |body: &'static str| Act::json(body).with("etag", "\"1\"").with("cache-control", "max-age=60");
+    house.upstream.plays_once(PROJECTS, act("[1]"));
+    house.ask(Method::GET, PROJECTS, &nobody).await;
+    sleep(61 * SECOND).await;
+    house.upstream.plays_once(PROJECTS, act("").with("set-cookie", "sid=alice").with("x-for", "alice"));
+    house.ask(Method::HEAD, PROJECTS, &[nobody[0], ("cache-control", "no-cache")]).await;
+    house.upstream.plays(PROJECTS, act("[1]"));
+    let answer = house.ask(Method::GET, PROJECTS, &nobody).await;
+    assert!(!is_hit(&answer) && answer.field("x-for").is_empty(), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_nothing_may_be_stored_of_removes_nothing() {
+    let house = House::new();
+    house.upstream.plays(PROJECTS, Act::json("[1]").with("etag", "\"1\"").with("content-length", "3"));
+    house.get(PROJECTS).await;
+    house.ask(Method::HEAD, PROJECTS, &[("cache-control", "no-cache, no-store")]).await;
+    assert!(is_hit(&house.get(PROJECTS).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_that_is_passed_on_as_it_is_ends_the_credential_all_the_same() {
+    let other = "/api/0/organizations/acme/teams/";
+    for act in
+        [Act::status(401, " ".repeat(200)), Act::status(401, "no gzip").with("content-encoding", "gzip")]
+    {
+        let house = House::with(|config| config.cache.max_response_bytes = bytesize::ByteSize::b(100));
+        house.get(PROJECTS).await;
+        house.upstream.plays(other, act);
+        let answer = house.ask(Method::GET, other, &[("accept-encoding", "gzip")]).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert!(!is_hit(&house.get(PROJECTS).await));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn variants_that_are_not_stored_do_not_queue_behind_each_other() {
+    let house = House::new();
+    house.upstream.plays(PROJECTS, Act::status(403, "{}").with("vary", "X-Team").after(SECOND));
+    let mut crowd = tokio::task::JoinSet::new();
+    for number in 0..12 {
+        let house = house.clone();
+        crowd.spawn(async move {
+            let team = (number % 6).to_string();
+            house.ask(Method::GET, PROJECTS, &[("x-team", &team)]).await
+        });
+    }
+    let watch = Stopwatch::start();
+    let answers = crowd.join_all().await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::FORBIDDEN));
+    let took = watch.read();
+    assert!(took <= 2 * SECOND, "{took:?}");
+    assert_eq!(house.upstream.count(), 6, "one forward for each variant");
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,7 +306,7 @@ async fn a_304_for_one_is_for_nobody_else() {
             let act = act.with("etag", "\"1\"").with("cache-control", control).with("x-for", &who);
             act.with("set-cookie", &format!("sid={who}")).after(Duration::from_millis(50))
         });
-        each_gets_its_own(&house, "", "x-user").await;
+        each_gets_its_own(&house, "", "x-user", 10).await;
     }
 }
 
