@@ -86,6 +86,10 @@ impl ResponseFlags {
     pub const PROXY_REVALIDATE: Self = Self(1 << 5);
     /// `must-understand`: stored only with a status code whose caching we understand.
     pub const MUST_UNDERSTAND: Self = Self(1 << 6);
+    /// `immutable`: not validated while it is fresh, unless the client demands it ([RFC 8246]).
+    ///
+    /// [RFC 8246]: https://www.rfc-editor.org/rfc/rfc8246
+    pub const IMMUTABLE: Self = Self(1 << 8);
     /// Something that cannot be read. It counts as a `no-store` that nothing takes back.
     pub const UNREADABLE: Self = Self(1 << 7);
 
@@ -125,6 +129,7 @@ impl ResponseDirectives {
             "must-revalidate" => self.flags.insert(ResponseFlags::MUST_REVALIDATE),
             "proxy-revalidate" => self.flags.insert(ResponseFlags::PROXY_REVALIDATE),
             "must-understand" => self.flags.insert(ResponseFlags::MUST_UNDERSTAND),
+            "immutable" => self.flags.insert(ResponseFlags::IMMUTABLE),
             "max-age" => agree(&mut self.max_age, delta_seconds(argument)),
             "s-maxage" => agree(&mut self.s_maxage, delta_seconds(argument)),
             "stale-while-revalidate" => agree(&mut self.stale_while_revalidate, delta_seconds(argument)),
@@ -437,6 +442,10 @@ mod tests {
         ] {
             assert!(read(value).has(ResponseFlags::NO_STORE), "{value}");
         }
+        assert!(
+            read("immutable=1").has(ResponseFlags::NO_STORE)
+                && read("immutable").has(ResponseFlags::IMMUTABLE)
+        );
         let none = read("max-age=1, private=?0, no-store=?0, foo=1.5, bar=(1 2)");
         assert!(!none.has(ResponseFlags::PRIVATE) && !none.has(ResponseFlags::NO_STORE));
     }

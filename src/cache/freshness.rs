@@ -133,7 +133,7 @@ pub fn reuse_on_error(
     let freshness = freshness_on(&terms, now);
     // The client's own limits hold when upstream is down, too.
     let is_welcome = directives.validation == Validation::WhenNeeded
-        && is_young_enough(directives, current_age(stored, now))
+        && is_young_enough(&terms, directives, freshness, now)
         && is_fresh_enough(directives, freshness);
     let may_reuse = is_welcome
         && match freshness {
@@ -190,10 +190,10 @@ fn decide_on(terms: &Terms<'_>, directives: RequestDirectives, now: SystemTime) 
     if directives.validation == Validation::Demanded || directives.storing == Storing::Forbidden {
         return Decision::Forward(ForwardReason::ClientDirective);
     }
-    if !is_young_enough(directives, current_age(terms.stored(), now)) {
+    let freshness = freshness_on(terms, now);
+    if !is_young_enough(terms, directives, freshness, now) {
         return Decision::Forward(ForwardReason::ClientDirective);
     }
-    let freshness = freshness_on(terms, now);
     match (freshness, is_fresh_enough(directives, freshness)) {
         (Freshness::Fresh { .. }, true) => Decision::Reuse(freshness),
         (Freshness::Fresh { .. }, false) => Decision::Forward(ForwardReason::ClientDirective),
@@ -222,9 +222,21 @@ fn freshness_on(terms: &Terms<'_>, now: SystemTime) -> Freshness {
 }
 
 /// "max-age … the client prefers a response whose age is less than or equal to the specified number of seconds"
-/// (RFC 9111 §5.2.1.1).
-fn is_young_enough(directives: RequestDirectives, age: CurrentAge) -> bool {
-    directives.max_age.is_none_or(|limit| age.0 <= limit)
+/// (RFC 9111 §5.2.1.1), which a reload sends with 0. "Proxies SHOULD skip conditionally revalidating fresh responses
+/// containing the immutable extension unless there is a signal from the client that a validation is necessary (e.g., a
+/// no-cache Cache-Control request directive)" (RFC 8246 §2.1).
+fn is_young_enough(
+    terms: &Terms<'_>,
+    directives: RequestDirectives,
+    freshness: Freshness,
+    now: SystemTime,
+) -> bool {
+    match freshness {
+        Freshness::Fresh { .. } if terms.is_immutable() => true,
+        Freshness::Fresh { .. } | Freshness::Stale { .. } => {
+            directives.max_age.is_none_or(|limit| current_age(terms.stored(), now).0 <= limit)
+        }
+    }
 }
 
 /// Returns whether the client takes a response of this freshness (RFC 9111 §5.2.1.1–3).
@@ -609,6 +621,29 @@ mod tests {
         check(&says("max-age=60").asked("max-age=10"), &[(10, "reuse 50"), (11, "forward client-directive")]);
         check(&says("max-age=60").asked("max-age=0"), &[(1, "forward client-directive")]);
         check(&says("max-age=60").asked("max-age=100"), &[(59, "reuse 1"), (60, "forward stale")]);
+    }
+
+    #[test]
+    fn rfc8246_2_1_an_immutable_response_is_not_validated_for_its_age_while_it_is_fresh() {
+        for asks in ["max-age=0", "max-age=10"] {
+            check(
+                &says("max-age=60, immutable").asked(asks),
+                &[(30, "reuse 30"), (59, "reuse 1"), (60, "forward client-directive")],
+            );
+            check(&says("immutable").under(Some(60), 0, 0).asked(asks), &[(30, "reuse 30")]);
+        }
+        check_on_error(&says("max-age=60, immutable").asked("max-age=0"), &[(59, Some(1)), (60, None)]);
+        for asks in ["no-cache", "max-age=0, min-fresh=40", "no-store"] {
+            check(&says("max-age=60, immutable").asked(asks), &[(30, "forward client-directive")]);
+        }
+        let written = says("max-age=60, immutable").asked("max-age=0").standing(Standing::Settling);
+        check(&written, &[(1, "forward client-directive")]);
+        let overridden = says("immutable").overridden(Some(60), 0, 0).asked("max-age=10");
+        check(&overridden, &[(30, "forward client-directive")]);
+        // A stale one is as old as it is.
+        let stale = says("max-age=60, immutable").under(None, 60, 60).asked("max-age=10, max-stale");
+        check(&stale, &[(61, "forward client-directive")]);
+        check_on_error(&stale, &[(61, None)]);
     }
 
     #[test]

@@ -100,6 +100,11 @@ impl<'a> Terms<'a> {
             || (self.stated_lifetime().is_none() && class == Some(Duration::ZERO))
     }
 
+    /// Returns whether it "will not be updated during the freshness lifetime" (RFC 8246 §2).
+    pub fn is_immutable(&self) -> bool {
+        !self.overrides() && self.stored.directives().has(ResponseFlags::IMMUTABLE)
+    }
+
     /// Returns the freshness lifetime (RFC 9111 §4.2.1), with our classes in the place of what Sentry does not say.
     pub fn lifetime(&self) -> FreshnessLifetime {
         let class = self.class_lifetime();

@@ -42,7 +42,7 @@ fn directive_of(name: &str, member: &ListEntry) -> Option<(String, Option<String
         ("no-cache" | "private", Some(BareItem::String(list))) => Some(list.as_str().to_owned()),
         (
             "no-cache" | "private" | "no-store" | "public" | "must-revalidate" | "proxy-revalidate"
-            | "must-understand",
+            | "must-understand" | "immutable",
             Some(BareItem::Boolean(holds)),
         ) => holds.then_some(None)?,
         (
@@ -56,7 +56,8 @@ fn directive_of(name: &str, member: &ListEntry) -> Option<(String, Option<String
             | "public"
             | "must-revalidate"
             | "proxy-revalidate"
-            | "must-understand",
+            | "must-understand"
+            | "immutable",
             _,
         ) => return Some((UNREADABLE.to_owned(), None)),
         // An extension has a type of its own, and no meaning here.
