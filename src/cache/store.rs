@@ -146,7 +146,7 @@ impl Store {
             let present = present.map(Entry::into_value);
             let operation = match present.filter(|present| stamp < present.stamp()) {
                 None => Op::Put(kept),
-                Some(later) if later.nominates_like(&kept) => Op::Put(later),
+                Some(later) if later.nominates_like(&kept) => Op::Put(later.kept_for(kept.retention())),
                 Some(_) => Op::Nop,
             };
             std::future::ready(operation)
@@ -233,6 +233,13 @@ impl Kept {
             Self::Response { response, .. } => response.provenance().stamp,
             Self::Index { stamp, .. } => *stamp,
         }
+    }
+
+    /// Keeps it for at least as long.
+    fn kept_for(mut self, least: Duration) -> Self {
+        let (Self::Response { retention, .. } | Self::Index { retention, .. }) = &mut self;
+        *retention = least.max(*retention);
+        self
     }
 
     /// Returns whether both are the index of the same variants.
@@ -422,12 +429,16 @@ mod tests {
         let scene = scene();
         let red = scene.response("a", &[("vary", "X-Team")], b"red");
         let green = scene.response("a", &[("vary", "X-Team")], b"green");
-        scene.insert_for("blue").await;
+        let blue = scene.response("a", &[("vary", "X-Team")], b"blue");
+        let insertion = Insertion { primary: primary("a"), response: blue, retention: RETENTION / 2 };
+        scene.store.insert(insertion, &fields(&[("x-team", "blue")])).await;
         scene.insert("a", red, &fields(&[("x-team", "red")])).await;
         for team in ["red", "blue"] {
             assert_eq!(scene.finds("a", &[("x-team", team)]).await, team);
         }
-        // The index is as late as the latest of them.
+        // The index stays for as long as any of them, and is as late as the latest.
+        let index = scene.store.kept.get(&primary("a").key()).await.unwrap();
+        assert_eq!(index.retention(), RETENTION);
         let plain = scene.response("a", &[], b"plain");
         scene.insert_for("blue").await;
         scene.insert("a", green, &fields(&[("x-team", "green")])).await;

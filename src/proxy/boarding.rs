@@ -93,7 +93,7 @@ impl Proxy {
                 return None;
             }
             let (landing, boarding) = self.fly_with(miss, key).await;
-            // What is not stored leaves no index: whoever shares this request's variant boards with it all the same.
+            // What is not stored leaves no index: whoever waited for the same variant boards with this one all the same.
             key = landing.nominated().map(|nominated| {
                 self.store().variant_by(miss.target.primary, nominated, miss.target.request.fields())
             });

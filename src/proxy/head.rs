@@ -16,7 +16,7 @@ use http::{Method, StatusCode, response};
 use crate::admission::{AdmittedRequest, Eligibility};
 use crate::cache::directives::Storing;
 use crate::cache::stored_response::{Found, Provenance};
-use crate::cache::storing;
+use crate::cache::storing::{self, NotStorable};
 use crate::proxy::flight::TakeOff;
 use crate::proxy::sharing;
 use crate::proxy::{Proxy, Target};
@@ -31,9 +31,7 @@ impl Proxy {
     ) {
         let is_head_of_get =
             *request.method() == Method::HEAD && request.eligibility() == Eligibility::ReuseOnly;
-        // What the client forbids to store says nothing of what is stored.
-        let may_learn = self.policy().directives(request).storing == Storing::Allowed;
-        if !is_head_of_get || head.status != StatusCode::OK || !may_learn {
+        if !is_head_of_get || head.status != StatusCode::OK {
             return;
         }
         let target = Target { request: Arc::clone(request), primary: self.primary_of(request) };
@@ -54,11 +52,17 @@ impl Proxy {
         let judged = sharing::with_cookies(freshened.fields(), &head.headers);
         let verdict = storing::check_storable(request, freshened.status(), &judged, self.policy());
         let is_contradicted = stored.status() != head.status || !stored.matches_head(&head.headers);
-        if is_contradicted || verdict.is_err() {
+        if is_contradicted {
             // "… otherwise, the cache SHOULD consider the stored response to be stale": it is known to have changed.
-            self.store().remove(target.primary, request.fields()).await;
-        } else if has_validator(&head.headers) {
-            self.insert(&target, freshened).await;
+            return self.store().remove(target.primary, request.fields()).await;
+        }
+        let is_storing = self.policy().directives(request).storing == Storing::Allowed;
+        match verdict {
+            Ok(()) if has_validator(&head.headers) => drop(self.insert(&target, freshened).await),
+            // The client forbids to store, or the answer is for it alone: no word against what is stored.
+            Ok(()) | Err(NotStorable::SetCookie) => {}
+            Err(_) if is_storing => self.store().remove(target.primary, request.fields()).await,
+            Err(_) => {}
         }
     }
 }
