@@ -40,6 +40,7 @@ const INDEX: &str = "sentrybox admin\n\n\
     GET  /livez    200 while the process runs\n\
     GET  /readyz   200 while new requests are welcome, 503 otherwise\n\
     GET  /metrics  Prometheus metrics\n\
+    GET  /ledger   what each credential was spared, by fingerprint, as JSON\n\
     POST /purge    makes everything stored unusable\n";
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -80,7 +81,22 @@ pub struct Admin {
     guard: Arc<Guard>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
-    purge: Purge,
+    operations: Operations,
+}
+
+/// What operators can do with the proxy; handed in by whoever owns it.
+#[derive(Clone)]
+pub struct Operations {
+    /// Makes everything stored unusable.
+    pub purge: Purge,
+    /// Tells what each credential was spared, as JSON.
+    pub ledger: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl fmt::Debug for Operations {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Operations").finish_non_exhaustive()
+    }
 }
 
 /// What can be asked.
@@ -90,6 +106,7 @@ enum Endpoint {
     Live,
     Ready,
     Metrics,
+    Ledger,
     Purge,
 }
 
@@ -100,6 +117,7 @@ impl Endpoint {
             "/livez" => Some(Self::Live),
             "/readyz" => Some(Self::Ready),
             "/metrics" => Some(Self::Metrics),
+            "/ledger" => Some(Self::Ledger),
             "/purge" => Some(Self::Purge),
             _ => None,
         }
@@ -109,14 +127,14 @@ impl Endpoint {
     const fn is_public(self) -> bool {
         match self {
             Self::Live | Self::Ready => true,
-            Self::Index | Self::Metrics | Self::Purge => false,
+            Self::Index | Self::Metrics | Self::Ledger | Self::Purge => false,
         }
     }
 
     /// Returns the methods that the endpoint knows, as in `Allow`.
     const fn allowed(self) -> &'static str {
         match self {
-            Self::Index | Self::Live | Self::Ready | Self::Metrics => "GET, HEAD",
+            Self::Index | Self::Live | Self::Ready | Self::Metrics | Self::Ledger => "GET, HEAD",
             Self::Purge => "POST",
         }
     }
@@ -128,8 +146,8 @@ impl Endpoint {
 
 impl Admin {
     /// Creates the answerer. An empty `token` means that none is needed.
-    pub fn new(token: Secret, readiness: Readiness, metrics: Arc<Metrics>, purge: Purge) -> Self {
-        Self { guard: Arc::new(Guard::new(token)), readiness, metrics, purge }
+    pub fn new(token: Secret, readiness: Readiness, metrics: Arc<Metrics>, operations: Operations) -> Self {
+        Self { guard: Arc::new(Guard::new(token)), readiness, metrics, operations }
     }
 
     /// Answers one request.
@@ -190,8 +208,9 @@ impl Admin {
                 let exposition = Exposition::negotiate(accept.unwrap_or_default());
                 answer(StatusCode::OK, exposition.content_type(), self.metrics.encode(exposition))
             }
+            Endpoint::Ledger => answer(StatusCode::OK, JSON, (self.operations.ledger)()),
             Endpoint::Purge => {
-                let report = (self.purge.0)().await;
+                let report = (self.operations.purge.0)().await;
                 tracing::info!(responses = report.responses, "everything purged");
                 let body = format!("{{\"purged\":\"everything\",\"responses\":{}}}", report.responses);
                 answer(StatusCode::OK, JSON, body)
@@ -234,6 +253,7 @@ mod tests {
     use http_body_util::Empty;
 
     use super::*;
+    use crate::metrics::LabelValues;
 
     struct Bench {
         admin: Admin,
@@ -249,8 +269,9 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
             async { PurgeReport { responses: 42 } }
         });
-        let metrics = Arc::new(Metrics::new(UNIX_EPOCH, &[]));
-        let admin = Admin::new(Secret::new(token.to_owned()), readiness.clone(), metrics, purge);
+        let metrics = Arc::new(Metrics::new(UNIX_EPOCH, &LabelValues::default()));
+        let operations = Operations { purge, ledger: Arc::new(|| "{}".to_owned()) };
+        let admin = Admin::new(Secret::new(token.to_owned()), readiness.clone(), metrics, operations);
         Bench { admin, readiness, purges }
     }
 
@@ -327,14 +348,16 @@ mod tests {
         let (fields, _) = check(&bench, request("POST", "/metrics", &[]), 405).await;
         assert_eq!(fields["allow"], "GET, HEAD");
         let (_, index) = check(&bench, request("GET", "/", &[]), 200).await;
-        assert!(["/livez", "/readyz", "/metrics", "/purge"].iter().all(|path| index.contains(path)));
+        assert!(
+            ["/livez", "/readyz", "/metrics", "/ledger", "/purge"].iter().all(|path| index.contains(path))
+        );
     }
 
     #[tokio::test]
     async fn with_a_token_everything_but_health_needs_it() {
         let bench = bench("a token nobody guesses");
         let good = [("authorization", "bearer a token nobody guesses")];
-        for (method, path) in [("GET", "/"), ("GET", "/metrics"), ("POST", "/purge")] {
+        for (method, path) in [("GET", "/"), ("GET", "/metrics"), ("GET", "/ledger"), ("POST", "/purge")] {
             for bad in ["Bearer a token nobody guesse", "Bearer ", "Basic a token nobody guesses", "Bearer"] {
                 check(&bench, request(method, path, &[("authorization", bad)]), 401).await;
             }

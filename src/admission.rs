@@ -12,14 +12,18 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Method, Version};
 
+use crate::admission::aliases::Aliases;
 use crate::admission::base::{Bases, PublicBase};
 use crate::config::{Config, Cookies, PassThrough};
-use crate::credential::{Credential, CredentialKeys, CredentialKind, CredentialPartition, Fingerprint};
+use crate::credential::{
+    BudgetIdentity, Credential, CredentialKeys, CredentialKind, CredentialPartition, Fingerprint,
+};
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::headers;
 use crate::peer::{InterimTicket, Peer};
 use crate::routes::{Route, RoutePolicy, RouteTable};
 
+pub mod aliases;
 pub mod base;
 pub mod path;
 
@@ -42,6 +46,7 @@ pub struct Admission {
     anonymous: AnonymousRequests,
     max_target_bytes: usize,
     instance: String,
+    aliases: Aliases,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +86,7 @@ pub struct AdmittedRequest {
     fields: HeaderMap,
     credential: Option<Credential>,
     partition: CredentialPartition,
+    budget_identity: BudgetIdentity,
     base: PublicBase,
     route: Route,
     body: BodyFraming,
@@ -127,6 +133,11 @@ impl AdmittedRequest {
     /// Returns the partition of the credential.
     pub fn partition(&self) -> CredentialPartition {
         self.partition
+    }
+
+    /// Returns for whom Sentry counts it.
+    pub fn budget_identity(&self) -> BudgetIdentity {
+        self.budget_identity
     }
 
     /// Returns where the client reached us.
@@ -183,6 +194,7 @@ impl Admission {
             },
             max_target_bytes: config.listen.max_target_bytes,
             instance,
+            aliases: Aliases::new(config),
         }
     }
 
@@ -208,9 +220,11 @@ impl Admission {
         let credential = take_credential(&mut fields)?;
         let cookies = self.carriage(credential.as_ref(), &mut fields);
         let route = self.routes.classify(&path, query.as_deref());
+        let partition = self.keys.partition(credential.as_ref());
         let mut admitted = AdmittedRequest {
             method: head.method,
-            partition: self.keys.partition(credential.as_ref()),
+            budget_identity: self.aliases.identity(&self.keys, credential.as_ref(), partition),
+            partition,
             eligibility: Eligibility::Cacheable,
             path,
             query,

@@ -16,12 +16,14 @@ use crate::cache::store::Store;
 use crate::clock::Clock;
 use crate::config::{Config, Problem};
 use crate::credential::{CredentialKeys, derive_key};
-use crate::metrics::Metrics;
+use crate::metrics::budget::BudgetLevels;
 use crate::metrics::store::StoreLevels;
+use crate::metrics::{LabelValues, Metrics};
 use crate::proxy::body::BodyMemory;
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
 use crate::proxy::known_credentials::KnownCredentials;
+use crate::proxy::ledger::Ledger;
 use crate::proxy::{Proxy, Rooms, Settings};
 use crate::regions::{BadOrigin, Regions};
 use crate::routes;
@@ -61,7 +63,10 @@ pub fn proxy(config: &Config, environment: &ProxyEnvironment) -> Result<Proxy, A
 /// See [`AssemblyError`].
 pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Proxy, AssemblyError> {
     let table = routes::compile(&config.cache).map_err(AssemblyError::Rules)?;
-    let labels: Vec<String> = table.rules().map(|rule| rule.label.as_str().to_owned()).collect();
+    let labels = LabelValues {
+        routes: table.rules().map(|rule| rule.label.as_str().to_owned()).collect(),
+        classes: config.cache.classes.keys().cloned().collect(),
+    };
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::new(clock.now(), &labels));
     let secret = secret(config)?;
@@ -74,7 +79,7 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
         store,
         generations,
         hasher,
-        budget: Budget::new(&config.budget),
+        budget: Budget::new(&config.budget, clock.clone()),
         upstream,
         clock,
         metrics: Arc::clone(&metrics),
@@ -86,6 +91,7 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
         flights: Flights::new(),
         grounded: Grounded::default(),
         known_credentials: KnownCredentials::default(),
+        ledger: Ledger::default(),
         errands: Errands::default(),
     });
     measure(&proxy, &metrics);
@@ -101,13 +107,20 @@ pub fn upstream_url(config: &Config) -> &str {
     }
 }
 
-/// Lets a scrape of the metrics read the store's levels. Weak, because the store counts by the same metrics.
+/// Lets a scrape of the metrics read the levels of store and budget. Weak, because the store counts by the same metrics.
 fn measure(proxy: &Proxy, metrics: &Metrics) {
     let levels = proxy.downgrade();
     metrics.store.measure_with(Box::new(move || {
         let (bytes, responses) =
             levels.upgrade().map_or((0, 0), |rooms| (rooms.store.weight(), rooms.store.count()));
         StoreLevels { bytes, responses }
+    }));
+    let levels = proxy.downgrade();
+    metrics.budget.measure_with(Box::new(move || {
+        let budget = levels.upgrade().map(|rooms| (rooms.budget.waiting(), rooms.budget.closed_gates()));
+        let (waiting, closed_gates) = budget.unwrap_or_default();
+        let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
+        BudgetLevels { waiting: count(waiting), closed_gates: count(closed_gates) }
     }));
 }
 

@@ -18,6 +18,9 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use crate::config::budget::BudgetConfig;
+
+pub mod budget;
 pub mod describe;
 pub mod layer;
 pub mod load;
@@ -319,21 +322,6 @@ pub struct RuleConfig {
 pub struct RewriteConfig {
     /// Whether region URLs in bodies point back here.
     pub region_urls: bool,
-}
-
-/// How much upstream may be asked.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct BudgetConfig {
-    /// Whether forwards are limited at all.
-    pub enabled: bool,
-    /// Longest a request may queue for upstream capacity.
-    #[serde(with = "humantime_serde")]
-    pub max_wait: Duration,
-    /// Most requests upstream at a time.
-    pub max_concurrent: usize,
-    /// Most requests that queue for upstream capacity.
-    pub max_waiting: usize,
 }
 
 /// What is logged, and how.

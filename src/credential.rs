@@ -118,9 +118,49 @@ impl fmt::Debug for CredentialPartition {
     }
 }
 
+/// Whom Sentry counts a credential's requests for (`sentry-api.md` §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BudgetIdentity {
+    /// The address that requests come from: ours, for everybody whom it does not know as a user.
+    Address,
+    /// One credential, as far as is known.
+    Credential(CredentialPartition),
+    /// Several credentials that the operator says belong to one user, by their position in the configuration.
+    Alias(usize),
+}
+
+impl BudgetIdentity {
+    /// Returns whom requests with a credential of this kind count for, where no alias says otherwise.
+    pub fn of(kind: Option<CredentialKind>, partition: CredentialPartition) -> Self {
+        match kind {
+            Some(
+                CredentialKind::UserToken
+                | CredentialKind::OauthToken
+                | CredentialKind::IntegrationToken
+                | CredentialKind::LegacyToken,
+            ) => Self::Credential(partition),
+            Some(
+                CredentialKind::OrganizationToken
+                | CredentialKind::ApiKey
+                | CredentialKind::Dsn
+                | CredentialKind::Unknown,
+            )
+            | None => Self::Address,
+        }
+    }
+}
+
 /// What people may see of a credential: 64 bits of a keyed hash, as 16 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// Reads a fingerprint as it is shown; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_one.then(|| u64::from_str_radix(text, 16).ok()).flatten().map(Self)
+    }
+}
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -250,6 +290,30 @@ mod tests {
             keys.fingerprint(keys.partition(Some(&credential)))
         );
         assert!(!printed.contains("canary"), "{printed}");
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_as_it_is_shown() {
+        let fingerprint = Fingerprint(0x0123_4567_89ab_cdef);
+        assert_eq!(Fingerprint::parse(&fingerprint.to_string()), Some(fingerprint));
+        for odd in ["", "123456789abcdef", "0123456789abcdefg", "0123456789abcdeg", "+123456789abcdef"] {
+            assert_eq!(Fingerprint::parse(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn sentry_counts_users_by_user_and_whom_it_does_not_know_by_address() {
+        let keys = keys();
+        let identity = |value: &str| {
+            let credential = credential(value);
+            BudgetIdentity::of(Some(credential.kind()), keys.partition(Some(&credential)))
+        };
+        assert_eq!(identity("Bearer sntryu_1"), identity("bearer sntryu_1"));
+        assert_ne!(identity("Bearer sntryu_1"), identity("Bearer sntryu_2"));
+        for value in ["Bearer sntrys_1", "Basic MDEyMzo=", "Negotiate x"] {
+            assert_eq!(identity(value), BudgetIdentity::Address, "{value}");
+        }
+        assert_eq!(BudgetIdentity::of(None, CredentialPartition::ANONYMOUS), BudgetIdentity::Address);
     }
 
     #[test]

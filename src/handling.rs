@@ -10,6 +10,7 @@
 //! [RFC 8941]: https://www.rfc-editor.org/rfc/rfc8941#section-3.3.4
 
 use std::fmt;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -22,6 +23,11 @@ pub enum Handling {
     ///
     /// [RFC 5861 §3]: https://www.rfc-editor.org/rfc/rfc5861#section-3
     ReuseThenRevalidate,
+    /// Answered with a stored response for longer than it would be fresh, or without refreshing it, because upstream's
+    /// limit runs low.
+    ReuseUnderPressure,
+    /// Answered with a fresh stored response; upstream is asked in the background before it goes stale.
+    RefreshAhead,
     /// Asked upstream, because of the reason.
     Forward(ForwardReason),
     /// Answered by the proxy itself.
@@ -34,6 +40,8 @@ impl Handling {
         match self {
             Self::Reuse => "reuse",
             Self::ReuseThenRevalidate => "reuse-then-revalidate",
+            Self::ReuseUnderPressure => "reuse-under-pressure",
+            Self::RefreshAhead => "refresh-ahead",
             Self::Forward(_) => "forward",
             Self::Refuse(_) => "refuse",
         }
@@ -42,7 +50,9 @@ impl Handling {
     /// Returns the label of the reason behind the handling; for a reuse there is none but the handling itself.
     pub const fn reason_label(self) -> &'static str {
         match self {
-            Self::Reuse | Self::ReuseThenRevalidate => self.label(),
+            Self::Reuse | Self::ReuseThenRevalidate | Self::ReuseUnderPressure | Self::RefreshAhead => {
+                self.label()
+            }
             Self::Forward(reason) => reason.label(),
             Self::Refuse(reason) => reason.label(),
         }
@@ -159,6 +169,59 @@ impl fmt::Display for ForwardReason {
     }
 }
 
+/// Why a request waits before it is sent upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hold {
+    /// Nothing is known of Sentry's limit yet: the first answer will tell.
+    Learning,
+    /// Sentry's window is used up.
+    Window,
+    /// As many requests are under way as Sentry allows at a time.
+    Concurrency,
+    /// A 429, or a run of failures, has closed the bucket.
+    Gate,
+    /// Upstream as a whole has failed again and again.
+    Breaker,
+    /// Our own cap on requests at a time is reached.
+    Capacity,
+    /// Our own cap on requests per second is reached.
+    Rate,
+}
+
+impl Hold {
+    /// Every hold, for tables and metrics.
+    pub const ALL: [Self; 7] = [
+        Self::Learning,
+        Self::Window,
+        Self::Concurrency,
+        Self::Gate,
+        Self::Breaker,
+        Self::Capacity,
+        Self::Rate,
+    ];
+
+    /// Returns whether Sentry would refuse what is sent all the same.
+    pub const fn averts_refusal(self) -> bool {
+        match self {
+            Self::Window | Self::Concurrency | Self::Gate => true,
+            Self::Learning | Self::Breaker | Self::Capacity | Self::Rate => false,
+        }
+    }
+
+    /// Returns the one spelling of the hold.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Learning => "learning",
+            Self::Window => "window",
+            Self::Concurrency => "concurrency",
+            Self::Gate => "gate",
+            Self::Breaker => "breaker",
+            Self::Capacity => "capacity",
+            Self::Rate => "rate",
+        }
+    }
+}
+
 /// Why the proxy answers a request itself, with an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RefusalReason {
@@ -182,6 +245,10 @@ pub enum RefusalReason {
     OnlyIfCached,
     /// Upstream's capacity stayed taken for `budget.max_wait`.
     UpstreamBusy,
+    /// Sentry's limit is used up for longer than a request may wait.
+    LimitReached,
+    /// Upstream failed again and again, and is left alone for a while.
+    UpstreamSuspended,
     /// Upstream could not be reached.
     UpstreamUnreachable,
     /// Upstream was reached but its answer was broken.
@@ -198,7 +265,7 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::UnknownPath,
         Self::UnsafePath,
         Self::BadAuthority,
@@ -208,6 +275,8 @@ impl RefusalReason {
         Self::Loop,
         Self::OnlyIfCached,
         Self::UpstreamBusy,
+        Self::LimitReached,
+        Self::UpstreamSuspended,
         Self::UpstreamUnreachable,
         Self::UpstreamBroken,
         Self::UpstreamTimeout,
@@ -228,6 +297,8 @@ impl RefusalReason {
             Self::Loop => "loop",
             Self::OnlyIfCached => "only-if-cached",
             Self::UpstreamBusy => "upstream-busy",
+            Self::LimitReached => "limit-reached",
+            Self::UpstreamSuspended => "upstream-suspended",
             Self::UpstreamUnreachable => "upstream-unreachable",
             Self::UpstreamBroken => "upstream-broken",
             Self::UpstreamTimeout => "upstream-timeout",
@@ -250,7 +321,10 @@ impl RefusalReason {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::OnlyIfCached | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::UpstreamBusy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LimitReached => StatusCode::TOO_MANY_REQUESTS,
+            Self::UpstreamBusy | Self::UpstreamSuspended | Self::ShuttingDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamUnreachable | Self::UpstreamBroken => StatusCode::BAD_GATEWAY,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -270,12 +344,20 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// One sentence for the client; never the cause's own words, never a secret.
     pub detail: &'static str,
+    /// When to come again, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// Returns a refusal.
     pub const fn new(reason: RefusalReason, detail: &'static str) -> Self {
-        Self { reason, detail }
+        Self { reason, detail, retry_after: None }
+    }
+
+    /// Returns the same refusal, and when to come again.
+    #[must_use]
+    pub const fn until(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
     }
 }
 

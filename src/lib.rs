@@ -15,7 +15,7 @@ use tokio::time;
 use tracing::info;
 
 use crate::admin::readiness::Readiness;
-use crate::admin::{Admin, Purge, PurgeReport};
+use crate::admin::{Admin, Operations, Purge, PurgeReport};
 use crate::assembly::AssemblyError;
 use crate::clock::Stopwatch;
 use crate::config::Config;
@@ -34,6 +34,7 @@ pub mod credential;
 pub mod handling;
 pub mod links;
 pub mod peer;
+pub mod pressure;
 
 pub mod headers;
 pub mod metrics;
@@ -194,12 +195,14 @@ async fn serve_clients(
 
 fn operators_view(config: &Config, proxy: &Proxy, readiness: Readiness) -> Arc<Admin> {
     let metrics = proxy.shared_metrics();
+    let book = proxy.clone();
     let proxy = proxy.clone();
     let purge = Purge::new(move || {
         let proxy = proxy.clone();
         async move { PurgeReport { responses: proxy.purge_everything().await } }
     });
-    Arc::new(Admin::new(config.admin.token.clone(), readiness, metrics, purge))
+    let operations = Operations { purge, ledger: Arc::new(move || book.ledger_report()) };
+    Arc::new(Admin::new(config.admin.token.clone(), readiness, metrics, operations))
 }
 
 async fn serve_operators(

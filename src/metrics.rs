@@ -14,6 +14,16 @@
 //! | `sentrybox_upstream_duration_seconds` | histogram | | from sending upstream to its answer's head |
 //! | `sentrybox_upstream_wait_seconds` | histogram | | time queued for upstream capacity |
 //! | `sentrybox_upstream_retries_total` | counter | | requests sent again after a pooled connection was dead |
+//! | `sentrybox_upstream_repeats_total` | counter | | requests sent again after upstream refused or failed |
+//! | `sentrybox_upstream_refreshes_ahead_total` | counter | `outcome` | refreshes of what was still fresh |
+//! | `sentrybox_budget_waiting` | gauge | | requests that wait before they are sent |
+//! | `sentrybox_budget_gates_closed` | gauge | | limits, routes and upstreams that are not asked after refusals or failures |
+//! | `sentrybox_budget_held_total` | counter | `hold` | requests that had to wait before they were sent |
+//! | `sentrybox_budget_not_sent_total` | counter | `hold` | requests that were not sent upstream |
+//! | `sentrybox_budget_waited_seconds_total` | counter | `class` | time that requests waited for the budget |
+//! | `sentrybox_saved_requests_total` | counter | `class` | requests answered without one upstream |
+//! | `sentrybox_averted_refusals_total` | counter | `class` | requests that Sentry would have refused, had they been sent at once |
+//! | `sentrybox_stale_responses_total` | counter | `class` | stale responses that went out |
 //! | `sentrybox_store_bytes` | gauge | | weight of what is stored |
 //! | `sentrybox_store_responses` | gauge | | responses stored |
 //! | `sentrybox_store_insertions_total` | counter | | responses put into the store |
@@ -50,6 +60,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::handling::{Handling, RefusalReason};
+use crate::metrics::budget::BudgetMetrics;
 use crate::metrics::connections::ConnectionMetrics;
 use crate::metrics::exposition::Exposition;
 use crate::metrics::process::Process;
@@ -57,6 +68,7 @@ use crate::metrics::requests::RequestMetrics;
 use crate::metrics::store::{FlightMetrics, StoreMetrics};
 use crate::metrics::upstream::UpstreamMetrics;
 
+pub mod budget;
 pub mod closed;
 pub mod connections;
 pub mod exposition;
@@ -71,6 +83,15 @@ const BUCKETS: [f64; 19] = [
     5.0, 10.0, 30.0, 60.0,
 ];
 
+/// The values of the labels that a configuration makes.
+#[derive(Debug, Clone, Default)]
+pub struct LabelValues {
+    /// Route templates: the values of `route`, besides `other`.
+    pub routes: Vec<String>,
+    /// Classes: the values of `class`, besides `other`.
+    pub classes: Vec<String>,
+}
+
 /// Every metric of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -80,6 +101,8 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     /// What upstream was asked.
     pub upstream: UpstreamMetrics,
+    /// What the budget spared it.
+    pub budget: BudgetMetrics,
     /// What is stored.
     pub store: StoreMetrics,
     /// What was collapsed.
@@ -89,8 +112,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers every metric. `routes` are the only values that the label `route` may have, besides `other`.
-    pub fn new(started: SystemTime, routes: &[String]) -> Self {
+    /// Registers every metric.
+    pub fn new(started: SystemTime, labels: &LabelValues) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::started(started)));
         let ours = registry.sub_registry_with_prefix("sentrybox");
@@ -100,8 +123,9 @@ impl Metrics {
         ours.register("build_info", "The running version", build);
         Self {
             panics,
-            requests: RequestMetrics::register(ours, routes),
+            requests: RequestMetrics::register(ours, &labels.routes),
             upstream: UpstreamMetrics::register(ours),
+            budget: BudgetMetrics::register(ours, &labels.classes),
             store: StoreMetrics::register(ours),
             flights: FlightMetrics::register(ours),
             connections: ConnectionMetrics::register(ours),
@@ -151,6 +175,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
+    use crate::metrics::budget::BudgetLevels;
     use crate::metrics::store::StoreLevels;
 
     /// One row: the metric's type and its labels.
@@ -186,10 +211,14 @@ mod tests {
     }
 
     fn touched() -> Metrics {
-        let metrics = Metrics::new(UNIX_EPOCH + Duration::from_hours(1), &["/api/0/known/".to_owned()]);
+        let metrics = Metrics::new(
+            UNIX_EPOCH + Duration::from_hours(1),
+            &LabelValues { routes: vec!["/api/0/known/".to_owned()], ..LabelValues::default() },
+        );
         metrics.requests.observe(Handling::Reuse, StatusCode::OK, Duration::from_micros(70));
         metrics.requests.observe_route("/api/0/known/", Handling::Reuse);
         metrics.store.measure_with(Box::new(|| StoreLevels { bytes: 7, responses: 3 }));
+        metrics.budget.measure_with(Box::new(|| BudgetLevels { waiting: 5, closed_gates: 2 }));
         metrics
     }
 
@@ -227,6 +256,8 @@ mod tests {
         let rendered = touched().encode(Exposition::OpenMetrics);
         assert!(rendered.contains("sentrybox_store_bytes 7\n"));
         assert!(rendered.contains("sentrybox_store_responses 3\n"));
+        assert!(rendered.contains("sentrybox_budget_waiting 5\n"));
+        assert!(rendered.contains("sentrybox_budget_gates_closed 2\n"));
     }
 
     #[test]

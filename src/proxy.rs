@@ -7,7 +7,7 @@
 //!
 //! Each step takes the last one's output and none reaches back. How a request waits for a flight is in [`boarding`],
 //! what happens inside in [`flight`], what it brings home in [`landing`]; what is forwarded as it is in [`forward`],
-//! what is sent in [`outgoing`], how an answer looks in [`reply`], what is recorded in [`record`].
+//! what is sent in [`outgoing`], when and how often in [`asking`], how an answer looks in [`reply`], what is recorded in [`record`].
 //!
 //! Invariants: every request is answered by its deadline; a stale response goes out only where `cache::freshness`
 //! allows it; every way a request can go is a `handling::Handling`. Not here: what may be stored or reused.
@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tokio::time;
 
@@ -36,17 +36,20 @@ use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::metrics::Metrics;
 use crate::metrics::store::InvalidationCause;
 use crate::peer::Peer;
+use crate::pressure::Pressure;
 use crate::proxy::boarding::FlightKey;
 use crate::proxy::body::{BodyMemory, ReplyBody};
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
 use crate::proxy::known_credentials::KnownCredentials;
 use crate::proxy::landing::Landing;
+use crate::proxy::ledger::Ledger;
 use crate::proxy::record::Exchange;
 use crate::proxy::reply::Reply;
 use crate::regions::Regions;
 use crate::upstream::{BoxError, OutgoingBody, Upstream};
 
+pub mod asking;
 pub mod boarding;
 pub mod body;
 pub mod decoding;
@@ -57,6 +60,7 @@ pub mod grounded;
 pub mod head;
 pub mod known_credentials;
 pub mod landing;
+pub mod ledger;
 pub mod outgoing;
 pub mod record;
 pub mod reply;
@@ -105,6 +109,8 @@ pub struct Rooms {
     pub known_credentials: KnownCredentials,
     /// Writes under way.
     pub errands: Errands,
+    /// What each credential was spared.
+    pub ledger: Ledger,
 }
 
 /// What the operator decided, as far as the corridor itself needs it.
@@ -118,6 +124,8 @@ pub struct Settings {
     pub invalidation: InvalidationScope,
     /// How long a passenger waits.
     pub flight_timeout: Duration,
+    /// How often a safe request is sent again after upstream has failed.
+    pub retries: u32,
     /// Whether region URLs in bodies point back here.
     pub region_urls: bool,
     /// Which requests get a log line.
@@ -128,10 +136,11 @@ impl Settings {
     /// Takes the operator's decisions from the configuration.
     pub fn new(config: &Config) -> Self {
         Self {
-            freshness: FreshnessPolicy::new(&config.cache),
+            freshness: FreshnessPolicy::new(config),
             downstream: config.cache.downstream,
             invalidation: config.cache.invalidation,
             flight_timeout: config.cache.flight_timeout,
+            retries: config.budget.retries,
             region_urls: config.rewrite.region_urls,
             log: config.log.requests,
         }
@@ -194,11 +203,16 @@ impl Proxy {
         let primary = self.primary_of(&request);
         let found = self.store().look_up(primary, request.fields()).await;
         let target = Target { request, primary };
-        match freshness::decide(&target.request, &found, self.policy(), self.clock().now()) {
+        let policy = self.policy().under(self.pressure_on(&target.request));
+        match freshness::decide(&target.request, &found, &policy, self.clock().now()) {
             Decision::Reuse(freshness) => self.reuse(&target, found, freshness).await,
+            Decision::ReuseUnderPressure(freshness) => {
+                self.reuse_under_pressure(&target, found, freshness).await
+            }
             Decision::ReuseThenRevalidate(freshness) => {
                 self.reuse_then_revalidate(&target, found, freshness).await
             }
+            Decision::RefreshAhead(freshness) => self.refresh_ahead(&target, found, freshness).await,
             Decision::Forward(reason) => self.fetch(Miss { target, found, reason }, body).await,
             Decision::OnlyIfCached => Reply::refusal(&NOTHING_STORED),
         }
@@ -234,6 +248,11 @@ impl Proxy {
         let purged = self.store().purge_everything(self.clock().now()).await;
         self.metrics().store.invalidated(InvalidationCause::Purge);
         purged
+    }
+
+    /// Returns how much of what this request's caller may ask is in use.
+    fn pressure_on(&self, request: &AdmittedRequest) -> Pressure {
+        self.budget().present(&self.limit_of(request, &Method::GET)).1
     }
 
     /// Returns the primary key of what a request asks for.

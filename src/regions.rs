@@ -7,6 +7,8 @@
 //! region's URL in a body is rewritten only when a request for that region through us would reach it.
 //! Not here: the rewriting itself (`links`), sending (`upstream`).
 
+use std::sync::Arc;
+
 use http::uri::{Authority, Scheme, Uri};
 
 use crate::admission::AdmittedRequest;
@@ -32,6 +34,8 @@ pub struct Regions {
 pub struct Origin {
     scheme: Scheme,
     authority: Authority,
+    /// The same, for those who keep it.
+    name: Arc<str>,
 }
 
 /// An upstream URL of the configuration that is none.
@@ -47,11 +51,19 @@ impl Origin {
         self.authority.as_str()
     }
 
+    /// Returns the authority, for those who keep it.
+    pub fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
     fn parse(key: &str, url: &str) -> Result<Self, BadOrigin> {
         let bad = || BadOrigin { key: key.to_owned() };
         let parts = url.trim_end_matches('/').parse::<Uri>().map_err(|_| bad())?.into_parts();
         match (parts.scheme, parts.authority) {
-            (Some(scheme), Some(authority)) => Ok(Self { scheme, authority }),
+            (Some(scheme), Some(authority)) => {
+                let name = Arc::from(authority.as_str());
+                Ok(Self { scheme, authority, name })
+            }
             (None | Some(_), None) | (None, Some(_)) => Err(bad()),
         }
     }

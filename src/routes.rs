@@ -50,6 +50,16 @@ pub struct Route {
     pub policy: RoutePolicy,
 }
 
+impl Route {
+    /// Returns the name of the class; `None` where the route has none.
+    pub fn class(&self) -> Option<&Arc<str>> {
+        match &self.policy {
+            RoutePolicy::Class { class, .. } => Some(&class.name),
+            RoutePolicy::Never | RoutePolicy::Unmatched => None,
+        }
+    }
+}
+
 /// The name of a route: the template that matched, so that there are never more names than rules.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RouteLabel {

@@ -262,6 +262,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::metrics::LabelValues;
     use crate::metrics::exposition::Exposition;
 
     use crate::testing::PEER;
@@ -292,7 +293,7 @@ mod tests {
             grace: Duration::from_secs(30),
             render_failure: plain_failure,
         };
-        Server::new(settings, Arc::new(Metrics::new(UNIX_EPOCH, &[])))
+        Server::new(settings, Arc::new(Metrics::new(UNIX_EPOCH, &LabelValues::default())))
     }
 
     fn connect(server: &Server) -> (DuplexStream, JoinHandle<()>) {
@@ -586,7 +587,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let settings = ServerSettings { max_connections: 1, ..*server().life.settings() };
-        let server = Server::new(settings, Arc::new(Metrics::new(UNIX_EPOCH, &[])));
+        let server = Server::new(settings, Arc::new(Metrics::new(UNIX_EPOCH, &LabelValues::default())));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn({
             let server = server.clone();

@@ -23,6 +23,15 @@ use crate::handling::ForwardReason;
 /// client says so.
 const STALE_RETENTION: Duration = Duration::from_hours(1);
 
+/// How often something was asked for while it was stored that will probably be asked for again.
+const REUSES_WORTH_A_REFRESH: u32 = 3;
+
+/// Which last part of its lifetime it is refreshed in: a tenth.
+const LAST_PART: u32 = 10;
+
+/// Shorter lifetimes have no last part that upstream could answer within.
+const SHORTEST_REFRESHED: Duration = Duration::from_secs(5);
+
 /// How long ago upstream generated or validated its answer ([RFC 9111 §4.2.3]).
 ///
 /// [RFC 9111 §4.2.3]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3
@@ -71,6 +80,10 @@ pub enum Decision {
     Reuse(Freshness),
     /// Reuse it although it is stale, and refresh it in the background.
     ReuseThenRevalidate(Freshness),
+    /// Reuse it although it is stale, without asking upstream, which should be asked as little as possible.
+    ReuseUnderPressure(Freshness),
+    /// Reuse it, and refresh it in the background before it goes stale.
+    RefreshAhead(Freshness),
     /// Ask upstream.
     Forward(ForwardReason),
     /// The client forbids asking, and nothing may be reused.
@@ -93,14 +106,16 @@ pub fn decide(
         Found::Unusable => Decision::Forward(ForwardReason::Invalidated),
         Found::Stored(stored, standing) => {
             let terms = Terms::new(request, stored, policy, *standing);
-            decide_on(&terms, directives, now)
+            decide_on(&terms, directives, policy, now)
         }
     };
     // "Caches that honor this request directive SHOULD, upon receiving it, respond with either a stored response
     // consistent with the other constraints of the request or a 504 (Gateway Timeout) status code" (RFC 9111 §5.2.1.7).
     match (directives.asking, decision) {
         (Asking::Forbidden, Decision::Forward(_)) => Decision::OnlyIfCached,
-        (Asking::Forbidden, Decision::ReuseThenRevalidate(freshness)) => Decision::Reuse(freshness),
+        (Asking::Forbidden, Decision::ReuseThenRevalidate(freshness) | Decision::RefreshAhead(freshness)) => {
+            Decision::Reuse(freshness)
+        }
         (Asking::Allowed | Asking::Forbidden, decision) => decision,
     }
 }
@@ -180,7 +195,12 @@ pub fn current_age(stored: &StoredResponse, now: SystemTime) -> CurrentAge {
 }
 
 /// RFC 9111 §4: what the response allows, then what the request demands (§5.2.1).
-fn decide_on(terms: &Terms<'_>, directives: RequestDirectives, now: SystemTime) -> Decision {
+fn decide_on(
+    terms: &Terms<'_>,
+    directives: RequestDirectives,
+    policy: &FreshnessPolicy,
+    now: SystemTime,
+) -> Decision {
     // "the stored response does not contain the no-cache directive, unless it is successfully validated".
     if terms.must_validate() {
         return Decision::Forward(ForwardReason::AlwaysValidate);
@@ -195,19 +215,29 @@ fn decide_on(terms: &Terms<'_>, directives: RequestDirectives, now: SystemTime) 
         return Decision::Forward(ForwardReason::ClientDirective);
     }
     match (freshness, is_fresh_enough(directives, freshness)) {
+        (Freshness::Fresh { remaining }, true) if is_worth_refreshing(terms, remaining, policy) => {
+            Decision::RefreshAhead(freshness)
+        }
         (Freshness::Fresh { .. }, true) => Decision::Reuse(freshness),
         (Freshness::Fresh { .. }, false) => Decision::Forward(ForwardReason::ClientDirective),
-        (Freshness::Stale { by }, true) => decide_stale(terms, by, directives),
+        (Freshness::Stale { by }, true) => decide_stale(terms, by, directives, policy),
         (Freshness::Stale { .. }, false) => Decision::Forward(ForwardReason::Stale),
     }
 }
 
 /// "A cache MUST NOT generate a stale response unless it is disconnected or doing so is explicitly permitted by
 /// the client or origin server" (RFC 9111 §4.2.4); our windows are the operator's permission.
-fn decide_stale(terms: &Terms<'_>, by: Duration, directives: RequestDirectives) -> Decision {
+fn decide_stale(
+    terms: &Terms<'_>,
+    by: Duration,
+    directives: RequestDirectives,
+    policy: &FreshnessPolicy,
+) -> Decision {
     let freshness = Freshness::Stale { by };
     if !terms.may_be_reused_stale() {
         Decision::Forward(ForwardReason::Stale)
+    } else if policy.is_budget_low() && by < terms.stale_while_revalidate().max(stretch(terms, policy)) {
+        Decision::ReuseUnderPressure(freshness)
     } else if by < terms.stale_while_revalidate() {
         Decision::ReuseThenRevalidate(freshness)
     } else if directives.max_stale.is_some() {
@@ -215,6 +245,22 @@ fn decide_stale(terms: &Terms<'_>, by: Duration, directives: RequestDirectives) 
     } else {
         Decision::Forward(ForwardReason::Stale)
     }
+}
+
+/// Returns how much longer than its lifetime a response may be reused while the budget runs low.
+fn stretch(terms: &Terms<'_>, policy: &FreshnessPolicy) -> Duration {
+    let lifetime = terms.stretchable_lifetime().unwrap_or_default();
+    policy.stretched(lifetime).saturating_sub(lifetime)
+}
+
+/// Returns whether a fresh response will be stale soon, and has been asked for so often that it will be missed.
+fn is_worth_refreshing(terms: &Terms<'_>, remaining: Duration, policy: &FreshnessPolicy) -> bool {
+    let lifetime = terms.lifetime().0;
+    policy.may_refresh_ahead()
+        && REUSES_WORTH_A_REFRESH <= terms.stored().reuses()
+        && SHORTEST_REFRESHED <= lifetime
+        && remaining < lifetime / LAST_PART
+        && !terms.is_immutable()
 }
 
 fn freshness_on(terms: &Terms<'_>, now: SystemTime) -> Freshness {
@@ -262,6 +308,7 @@ mod tests {
 
     use super::*;
     use crate::config::{ClassConfig, ClientDirectives, Config, RuleConfig, load};
+    use crate::pressure::Pressure;
     use crate::testing::{SUBJECT, TOKEN, admitted, fields, provenance, start, stored};
 
     /// `Date` at [`start`], and moments around it.
@@ -357,7 +404,7 @@ mod tests {
         }
 
         fn policy(&self) -> FreshnessPolicy {
-            FreshnessPolicy::new(&self.config.cache)
+            FreshnessPolicy::new(&self.config)
         }
 
         fn found(&self) -> Found {
@@ -378,6 +425,8 @@ mod tests {
         match decision {
             Decision::Reuse(freshness) => format!("reuse {}", freshness.ttl()),
             Decision::ReuseThenRevalidate(freshness) => format!("refresh {}", freshness.ttl()),
+            Decision::ReuseUnderPressure(freshness) => format!("keep {}", freshness.ttl()),
+            Decision::RefreshAhead(freshness) => format!("refresh ahead {}", freshness.ttl()),
             Decision::Forward(reason) => format!("forward {reason}"),
             Decision::OnlyIfCached => "only-if-cached".to_owned(),
         }
@@ -933,6 +982,77 @@ mod tests {
         }
     }
 
+    /// Says what is decided while so much percent of the budget is in use, for something that was reused so often.
+    fn under_pressure(scene: &Scene, percent: u32, reuses: u32, age: u64) -> String {
+        let response = Arc::new(stored(scene.status, &scene.says));
+        (0..reuses).for_each(|_| response.note_reuse());
+        let policy = scene.policy().under(Pressure::of(percent, 100));
+        let found = Found::Stored(response, scene.standing);
+        told(decide(&scene.request(), &found, &policy, start() + seconds(age)))
+    }
+
+    #[test]
+    fn what_is_asked_for_again_and_again_is_refreshed_in_the_last_tenth_while_there_is_budget_to_spare() {
+        let scene = silent().under(Some(100), 0, 0);
+        for (percent, reuses, age, expected) in [
+            (0, 3, 91, "refresh ahead 9"),
+            (49, 3, 91, "refresh ahead 9"),
+            (50, 3, 91, "reuse 9"),
+            (0, 2, 91, "reuse 9"),
+            (0, 3, 90, "reuse 10"),
+            (0, 3, 100, "forward stale"),
+        ] {
+            assert_eq!(under_pressure(&scene, percent, reuses, age), expected, "{percent} {reuses} {age}");
+        }
+        assert_eq!(under_pressure(&silent().under(Some(4), 0, 0), 0, 3, 3), "reuse 1", "too short");
+        assert_eq!(under_pressure(&says("max-age=100, immutable"), 0, 3, 95), "reuse 5");
+        let asked = silent().under(Some(100), 0, 0).asked("only-if-cached");
+        assert_eq!(under_pressure(&asked, 0, 3, 95), "reuse 5");
+        let mut off = silent().under(Some(100), 0, 0);
+        off.config.budget.refresh_ahead = false;
+        assert_eq!(under_pressure(&off, 0, 3, 95), "reuse 5");
+    }
+
+    #[test]
+    fn while_the_budget_runs_low_nothing_is_refreshed_and_lifetimes_of_ours_are_stretched() {
+        let scene = silent().under(Some(100), 20, 0);
+        for (percent, age, expected) in [
+            (79, 110, "refresh -10"),
+            (80, 110, "keep -10"),
+            (80, 125, "forward stale"),
+            (90, 149, "keep -49"),
+            (90, 150, "forward stale"),
+            (100, 199, "keep -99"),
+            (100, 200, "forward stale"),
+        ] {
+            assert_eq!(under_pressure(&scene, percent, 9, age), expected, "{percent} {age}");
+        }
+        let mut off = silent().under(Some(100), 20, 0);
+        off.config.budget.max_stretch = 1;
+        assert_eq!(under_pressure(&off, 100, 0, 110), "refresh -10");
+        assert_eq!(under_pressure(&off, 100, 0, 130), "forward stale");
+    }
+
+    #[test]
+    fn pressure_stretches_nothing_that_is_not_ours_to_stretch() {
+        let ours = || silent().under(Some(100), 0, 0);
+        let forbidding = [
+            ours().standing(Standing::Settling),
+            ours().asked("max-age=500"),
+            ours().with_status(404),
+            Scene { says: vec![("cache-control", "max-age=100")], ..ours() },
+            Scene { says: vec![("cache-control", "must-revalidate")], ..ours() },
+            silent().under(Some(0), 0, 0),
+        ];
+        for scene in forbidding {
+            let decided = under_pressure(&scene, 100, 0, 110);
+            assert!(decided.starts_with("forward"), "{decided}: {:?} {:?}", scene.says, scene.asks);
+        }
+        let overridden =
+            Scene { says: vec![("cache-control", "max-age=10")], ..silent().overridden(Some(100), 0, 0) };
+        assert_eq!(under_pressure(&overridden, 100, 0, 110), "keep -10");
+    }
+
     proptest! {
         #[test]
         fn freshness_is_monotone_in_time(numbers in Numbers::any(), mut moments in prop::collection::vec(0_u64..400, 2..20)) {
@@ -966,6 +1086,8 @@ mod tests {
                 Decision::Reuse(Freshness::Fresh { .. }) => prop_assert!(age < numbers.lifetime()),
                 Decision::Reuse(Freshness::Stale { .. }) => prop_assert!(past <= numbers.max_stale.unwrap_or(0)),
                 Decision::ReuseThenRevalidate(_) => prop_assert!(past < numbers.revalidate_window()),
+                Decision::RefreshAhead(_) => prop_assert!(age < numbers.lifetime()),
+                Decision::ReuseUnderPressure(_) => prop_assert!(false, "nothing is asked of upstream"),
                 Decision::Forward(_) => prop_assert!(age >= numbers.lifetime()),
                 Decision::OnlyIfCached => prop_assert!(false, "nobody forbade to ask"),
             }

@@ -11,8 +11,9 @@ use http::header::{HeaderMap, HeaderName};
 
 use crate::admission::AdmittedRequest;
 use crate::cache::directives::{Qualified, RequestDirectives, listed_fields};
-use crate::config::{CacheConfig, ClientDirectives};
+use crate::config::{ClientDirectives, Config};
 use crate::credential::CredentialPartition;
+use crate::pressure::Pressure;
 
 /// Which rules of RFC 9111 a partition obeys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +47,52 @@ impl CacheKind {
 pub struct FreshnessPolicy {
     client_directives: ClientDirectives,
     negative_fresh_for: Duration,
+    max_stretch: u32,
+    refresh_ahead: RefreshAhead,
+    pressure: Pressure,
+}
+
+/// Whether responses are refreshed before they go stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshAhead {
+    /// Those that are asked for again and again, while there is budget to spare.
+    WhileSpare,
+    /// None.
+    Never,
 }
 
 impl FreshnessPolicy {
     /// Takes the operator's decisions from the configuration.
-    pub fn new(config: &CacheConfig) -> Self {
-        Self { client_directives: config.client_directives, negative_fresh_for: config.negative_fresh_for }
+    pub fn new(config: &Config) -> Self {
+        let ahead = config.budget.enabled && config.budget.refresh_ahead;
+        Self {
+            client_directives: config.cache.client_directives,
+            negative_fresh_for: config.cache.negative_fresh_for,
+            max_stretch: config.budget.max_stretch,
+            refresh_ahead: if ahead { RefreshAhead::WhileSpare } else { RefreshAhead::Never },
+            pressure: Pressure::NONE,
+        }
+    }
+
+    /// Returns the same policy while so much of the budget is in use.
+    #[must_use]
+    pub fn under(self, pressure: Pressure) -> Self {
+        Self { pressure, ..self }
+    }
+
+    /// Returns whether the budget runs so low that something is to be done about it.
+    pub fn is_budget_low(&self) -> bool {
+        self.max_stretch > 1 && self.pressure.is_scarce()
+    }
+
+    /// Returns whether there is budget to spare for what will be wanted soon.
+    pub fn may_refresh_ahead(&self) -> bool {
+        self.refresh_ahead == RefreshAhead::WhileSpare && self.pressure.is_spare()
+    }
+
+    /// Returns how long a response with this lifetime may be reused while so much of the budget is in use.
+    pub fn stretched(&self, lifetime: Duration) -> Duration {
+        self.pressure.stretched(lifetime, self.max_stretch)
     }
 
     /// Returns how long a 404 or 410 on a route with a class is fresh.
@@ -98,10 +139,10 @@ mod tests {
     fn client_directives_count_unless_the_operator_ignores_them() {
         let mut config = load::defaults();
         let request = asked(SUBJECT, &[TOKEN, ("cache-control", "no-cache")]);
-        let read = |config: &CacheConfig| FreshnessPolicy::new(config).directives(&request).validation;
-        assert_eq!(read(&config.cache), Validation::Demanded);
+        let read = |config: &Config| FreshnessPolicy::new(config).directives(&request).validation;
+        assert_eq!(read(&config), Validation::Demanded);
         config.cache.client_directives = ClientDirectives::Ignore;
-        assert_eq!(read(&config.cache), Validation::WhenNeeded);
+        assert_eq!(read(&config), Validation::WhenNeeded);
     }
 
     #[test]

@@ -305,6 +305,7 @@ mod tests {
     use crate::cache::body::StoredBody;
     use crate::cache::stored_response::Provenance;
     use crate::config::load;
+    use crate::metrics::LabelValues;
     use crate::testing::{TOKEN, asked, fields, start};
 
     const RETENTION: Duration = Duration::from_hours(1);
@@ -320,7 +321,7 @@ mod tests {
         config.max_bytes = ByteSize::b(max_bytes);
         config.eviction = eviction;
         let generations = Arc::new(Generations::new([1; 16], Duration::from_secs(10)));
-        let metrics = Arc::new(Metrics::new(start(), &[]));
+        let metrics = Arc::new(Metrics::new(start(), &LabelValues::default()));
         let store = Store::new(&config, Arc::clone(&generations), KeyHasher::new([2; 16]), metrics);
         Scene { store, generations }
     }

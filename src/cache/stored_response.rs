@@ -10,6 +10,7 @@
 //! (`cache::store`), clients' own conditions and ranges (`cache::conditions`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
@@ -86,9 +87,21 @@ pub struct StoredResponse {
     nominated: Box<[HeaderName]>,
     date: SystemTime,
     content_tag: [u8; 16],
+    /// How often it was reused.
+    reuses: AtomicU32,
 }
 
 impl StoredResponse {
+    /// Notes that it was reused.
+    pub fn note_reuse(&self) {
+        self.reuses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how often it was reused.
+    pub fn reuses(&self) -> u32 {
+        self.reuses.load(Ordering::Relaxed)
+    }
+
     /// Stores a complete response. `fields` come as upstream sent them.
     pub fn new(status: StatusCode, fields: &HeaderMap, body: StoredBody, provenance: Provenance) -> Self {
         let mut fields = fields.clone();
@@ -112,6 +125,7 @@ impl StoredResponse {
             nominated: nominated(&fields),
             date,
             content_tag: content_tag(body.original()),
+            reuses: AtomicU32::new(0),
             fields: compact(&fields),
             body,
             provenance,
@@ -274,6 +288,7 @@ impl StoredResponse {
             nominated: self.nominated.clone(),
             date: self.date,
             content_tag: self.content_tag,
+            reuses: AtomicU32::new(self.reuses()),
         }
     }
 

@@ -205,7 +205,7 @@ mod tests {
     /// Holds whether answers with these status codes may be stored, or why not.
     fn check(scene: &Scene, statuses: &[u16], expected: Result<(), NotStorable>) {
         let request = admitted(&scene.config, SUBJECT, &scene.asks);
-        let policy = FreshnessPolicy::new(&scene.config.cache);
+        let policy = FreshnessPolicy::new(&scene.config);
         for status in statuses {
             let status = StatusCode::from_u16(*status).unwrap();
             let verdict = check_storable(&request, status, &fields(&scene.says), &policy);

@@ -117,6 +117,14 @@ impl<'a> Terms<'a> {
         })
     }
 
+    /// Returns the lifetime that the operator's class gives it, which may be stretched; `None` where upstream's word or the
+    /// RFC decides, or where it is not to be trusted for long.
+    pub fn stretchable_lifetime(&self) -> Option<Duration> {
+        let is_ours = self.overrides() || self.stated_lifetime().is_none();
+        let is_plain = self.standing == Standing::Current && self.stored.status() == StatusCode::OK;
+        self.class_lifetime().filter(|lifetime| is_ours && is_plain && !lifetime.is_zero())
+    }
+
     /// "If the cache is shared and the s-maxage response directive is present, use its value, or if the max-age
     /// response directive is present, use its value, or if the Expires response header field is present, use its
     /// value minus the value of the Date response header field" (RFC 9111 §4.2.1).

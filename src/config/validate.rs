@@ -3,6 +3,7 @@
 //! Invariant: pure; every rule that is broken is found, not only the first.
 //! Not here: types and unknown keys (`load`); the grammar of route templates (`routes::compile`).
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ impl Finding {
 pub fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     secrets(config, &mut findings);
+    aliases(config, &mut findings);
     urls(config, &mut findings);
     addresses(config, &mut findings);
     durations(config, &mut findings);
@@ -71,6 +73,31 @@ fn secrets(config: &Config, findings: &mut Vec<Finding>) {
         let expected =
             format!("expected a token of at least {MIN_TOKEN} visible ASCII characters without spaces");
         findings.push(Finding::of(&["admin.token", "admin.token_file"], expected));
+    }
+}
+
+fn aliases(config: &Config, findings: &mut Vec<Finding>) {
+    let aliases = &config.budget.aliases;
+    if !aliases.is_empty() && config.secret.is_empty() {
+        // Fingerprints change with each start then.
+        let expected = "expected a secret, because budget.aliases names fingerprints".to_owned();
+        findings.push(Finding::of(&["secret", "secret_file"], expected));
+    }
+    let mut seen = BTreeSet::new();
+    for (name, fingerprints) in aliases {
+        for (index, fingerprint) in fingerprints.iter().enumerate() {
+            let key = format!("budget.aliases.{name}.{index}");
+            let is_one = fingerprint.len() == 16 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !is_one {
+                // What stands there may be a token: it is not repeated.
+                let expected =
+                    "expected a fingerprint of 16 hexadecimal digits, as `sentrybox fingerprint` tells it";
+                findings.push(Finding::of(&[&key], expected.to_owned()));
+            } else if !seen.insert(fingerprint.to_ascii_lowercase()) {
+                findings
+                    .push(Finding::of(&[&key], "expected every fingerprint in one alias only".to_owned()));
+            }
+        }
     }
 }
 
@@ -263,6 +290,22 @@ mod tests {
     #[test]
     fn the_defaults_break_no_rule() {
         check(|_| {}, &[]);
+    }
+
+    #[test]
+    fn aliases_are_of_fingerprints_each_in_one_and_need_a_secret() {
+        let alias = |config: &mut Config, members: &[&str]| {
+            config.secret = crate::config::Secret::new("s".repeat(MIN_SECRET));
+            let members = members.iter().map(|text| (*text).to_owned()).collect();
+            config.budget.aliases.insert("alice".to_owned(), members);
+        };
+        check(|config| alias(config, &["0123456789abcdef", "fedcba9876543210"]), &[]);
+        check(|config| alias(config, &["sntryu_canary"]), &["budget.aliases.alice.0"]);
+        check(|config| alias(config, &["0123456789abcdef", "0123456789ABCDEF"]), &["budget.aliases.alice.1"]);
+        let without_secret = |config: &mut Config| {
+            config.budget.aliases.insert("alice".to_owned(), vec!["0123456789abcdef".to_owned()]);
+        };
+        check(without_secret, &["secret"]);
     }
 
     #[test]

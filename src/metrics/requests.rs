@@ -21,10 +21,13 @@ use crate::metrics::durations;
 const OTHER: &str = "other";
 
 /// How many handlings there are, without their reasons.
-const HANDLINGS: usize = 4;
+const HANDLINGS: usize = 6;
+
+/// How many ways of reuse there are: they have no reasons but themselves.
+const REUSES: usize = 4;
 
 /// How many handlings there are, with their reasons.
-const REASONS: usize = 2 + ForwardReason::ALL.len() + RefusalReason::ALL.len();
+const REASONS: usize = REUSES + ForwardReason::ALL.len() + RefusalReason::ALL.len();
 
 /// The classes of status codes ([RFC 9110 §15]).
 ///
@@ -118,18 +121,22 @@ const fn kind_index(handling: Handling) -> usize {
     match handling {
         Handling::Reuse => 0,
         Handling::ReuseThenRevalidate => 1,
-        Handling::Forward(_) => 2,
-        Handling::Refuse(_) => 3,
+        Handling::ReuseUnderPressure => 2,
+        Handling::RefreshAhead => 3,
+        Handling::Forward(_) => 4,
+        Handling::Refuse(_) => 5,
     }
 }
 
 /// Returns the index of the handling with its reason, below [`REASONS`].
 const fn reason_index(handling: Handling) -> usize {
     match handling {
-        Handling::Reuse => 0,
-        Handling::ReuseThenRevalidate => 1,
-        Handling::Forward(reason) => 2 + reason as usize,
-        Handling::Refuse(reason) => 2 + ForwardReason::ALL.len() + reason as usize,
+        Handling::Reuse
+        | Handling::ReuseThenRevalidate
+        | Handling::ReuseUnderPressure
+        | Handling::RefreshAhead => kind_index(handling),
+        Handling::Forward(reason) => REUSES + reason as usize,
+        Handling::Refuse(reason) => REUSES + ForwardReason::ALL.len() + reason as usize,
     }
 }
 
@@ -153,7 +160,12 @@ mod tests {
     }
 
     fn every_handling() -> Vec<Handling> {
-        let mut all = vec![Handling::Reuse, Handling::ReuseThenRevalidate];
+        let mut all = vec![
+            Handling::Reuse,
+            Handling::ReuseThenRevalidate,
+            Handling::ReuseUnderPressure,
+            Handling::RefreshAhead,
+        ];
         all.extend(ForwardReason::ALL.map(Handling::Forward));
         all.extend(RefusalReason::ALL.map(Handling::Refuse));
         all

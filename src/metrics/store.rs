@@ -205,17 +205,20 @@ pub struct FlightMetrics {
     passengers: Counter,
     lost: Counter,
     refreshes: PerValue<RefreshOutcome, Counter>,
+    refreshes_ahead: PerValue<RefreshOutcome, Counter>,
 }
 
 impl FlightMetrics {
     /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
         let help = "Refreshes behind a stale answer";
+        let ahead = "Refreshes of what was still fresh";
         Self {
             flights: counter(registry, "flights", "Forwards that any number of requests may share"),
             passengers: counter(registry, "passengers", "Requests that joined a flight already in the air"),
             lost: counter(registry, "flights_lost", "Flights that never landed"),
             refreshes: PerValue::register(registry, "background_refreshes", help),
+            refreshes_ahead: PerValue::register(registry, "upstream_refreshes_ahead", ahead),
         }
     }
 
@@ -237,5 +240,10 @@ impl FlightMetrics {
     /// Counts a refresh behind a stale answer.
     pub fn refreshed(&self, outcome: RefreshOutcome) {
         self.refreshes.increment(outcome);
+    }
+
+    /// Counts a refresh of what was still fresh.
+    pub fn refreshed_ahead(&self, outcome: RefreshOutcome) {
+        self.refreshes_ahead.increment(outcome);
     }
 }

@@ -83,6 +83,7 @@ pub struct UpstreamMetrics {
     duration: Histogram,
     wait: Histogram,
     retries: Counter,
+    repeats: Counter,
 }
 
 impl UpstreamMetrics {
@@ -100,7 +101,9 @@ impl UpstreamMetrics {
         registry.register_with_unit("upstream_wait", help, Unit::Seconds, wait.clone());
         let retries =
             counter(registry, "upstream_retries", "Requests sent again after a pooled connection was dead");
-        Self { requests, in_flight, duration, wait, retries }
+        let help = "Requests sent again after upstream refused or failed";
+        let repeats = counter(registry, "upstream_repeats", help);
+        Self { requests, in_flight, duration, wait, retries, repeats }
     }
 
     /// Counts a request as upstream until the returned guard is dropped.
@@ -120,7 +123,12 @@ impl UpstreamMetrics {
         self.wait.observe(elapsed.as_secs_f64());
     }
 
-    /// Counts a request that was sent again.
+    /// Counts a request that is sent again because upstream refused or failed.
+    pub fn repeated(&self) {
+        self.repeats.inc();
+    }
+
+    /// Counts a request that was sent again after a pooled connection was dead.
     pub fn retried(&self) {
         self.retries.inc();
     }

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use tokio::time;
 
 use crate::cache::directives::Validation;
@@ -64,12 +64,27 @@ impl Proxy {
         self.reply_with_stored(target, &found, Reuse { freshness, handling: Handling::Reuse, status }).await
     }
 
+    /// Replies with a response for longer than ever, because upstream should be asked as little as possible.
+    pub async fn reuse_under_pressure(&self, target: &Target, found: Found, freshness: Freshness) -> Reply {
+        let handling = Handling::ReuseUnderPressure;
+        let status = reply::hit(freshness, Some(handling.label()));
+        self.reply_with_stored(target, &found, Reuse { freshness, handling, status }).await
+    }
+
     /// Replies with a stale response at once, and has it refreshed behind the client's back.
     pub async fn reuse_then_revalidate(&self, target: &Target, found: Found, freshness: Freshness) -> Reply {
-        self.refresh(target).await;
+        self.refresh(target, Demand::Refreshment).await;
         let status = reply::hit(freshness, Some(STALE_WHILE_REVALIDATE));
         let reuse = Reuse { freshness, handling: Handling::ReuseThenRevalidate, status };
         self.reply_with_stored(target, &found, reuse).await
+    }
+
+    /// Replies with a fresh response, and has it refreshed before it goes stale.
+    pub async fn refresh_ahead(&self, target: &Target, found: Found, freshness: Freshness) -> Reply {
+        self.refresh(target, Demand::RefreshAhead).await;
+        let handling = Handling::RefreshAhead;
+        let status = reply::hit(freshness, Some(handling.label()));
+        self.reply_with_stored(target, &found, Reuse { freshness, handling, status }).await
     }
 
     /// Boards flights until one brings what this request may have, within one deadline.
@@ -106,7 +121,9 @@ impl Proxy {
 
     /// Forwards a request for itself alone; a stale response stands in for a failure here, too.
     pub async fn go_alone(&self, miss: Miss, body: OutgoingBody) -> Reply {
-        let reply = self.forward(Arc::clone(&miss.target.request), body, miss.reason).await;
+        let request = Arc::clone(&miss.target.request);
+        let patience = self.patience_with(&request, &miss.found);
+        let reply = self.forward_with(request, body, (miss.reason, patience)).await;
         if !is_failure(reply.response.status()) {
             return reply;
         }
@@ -155,10 +172,10 @@ impl Proxy {
         (seat, boarding)
     }
 
-    /// Has a stale response refreshed, if nobody does already. The flight counts how it went.
-    async fn refresh(&self, target: &Target) {
+    /// Has a stored response refreshed, if nobody does already. The flight counts how it went.
+    async fn refresh(&self, target: &Target, demand: Demand) {
         // The flight needs nobody who waits: leaving the seat cancels nothing.
-        drop(self.take_seat(target, Demand::Refreshment, None).await);
+        drop(self.take_seat(target, demand, None).await);
     }
 
     /// Makes the reply from what landed; `None` when it was for somebody else.
@@ -177,6 +194,8 @@ impl Proxy {
             return Some(stale);
         }
         match &landing.cargo {
+            // It was a refresh that had to wait, and this passenger is in more of a hurry.
+            Cargo::Failed(ForwardFailure::Postponed(_)) => None,
             Cargo::Failed(failure) => Some(forward::failed(*failure, miss.reason, upstream)),
             Cargo::Parcel(parcel, audience) => {
                 if !self.may_have(miss, audience, boarding) {
@@ -256,7 +275,12 @@ impl Proxy {
         let Found::Stored(stored, _) = found else {
             return forward::failed(ForwardFailure::Lost, ForwardReason::UriMiss, None);
         };
-        let response = self.present(target, stored, Source::Reused(reuse.freshness)).await;
+        let mut response = self.present(target, stored, Source::Reused(reuse.freshness)).await;
+        stored.note_reuse();
+        // What is left at this moment, never what was left when it was stored.
+        if let (Some(limits), _) = self.budget().present(&self.limit_of(&target.request, &Method::GET)) {
+            limits.write(response.headers_mut());
+        }
         Reply { response, handling: reuse.handling, status: reuse.status }
     }
 
@@ -344,7 +368,11 @@ struct Reuse {
 fn trouble_of(reply: &Reply) -> Trouble {
     match reply.handling {
         Handling::Refuse(reason) => landing::trouble_of(reason),
-        Handling::Reuse | Handling::ReuseThenRevalidate | Handling::Forward(_) => Trouble::Failing,
+        Handling::Reuse
+        | Handling::ReuseThenRevalidate
+        | Handling::ReuseUnderPressure
+        | Handling::RefreshAhead
+        | Handling::Forward(_) => Trouble::Failing,
     }
 }
 

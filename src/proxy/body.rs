@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time;
 
-use crate::budget::Permit;
+use crate::budget::permit::Permit;
 use crate::proxy::decoding::Decoding;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{BoxError, IncomingBody};
@@ -343,13 +343,9 @@ mod tests {
     use http_body_util::Full;
 
     use super::*;
-    use crate::budget::Budget;
-    use crate::config::BudgetConfig;
 
-    async fn permit() -> Permit {
-        let config =
-            BudgetConfig { enabled: false, max_wait: Duration::ZERO, max_concurrent: 1, max_waiting: 1 };
-        Budget::new(&config).reserve(crate::budget::Load::Bare).await.unwrap()
+    fn permit() -> Permit {
+        Permit::spent()
     }
 
     fn known(bytes: &'static [u8]) -> IncomingBody {
@@ -379,7 +375,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_within_its_limit_is_read_whole() {
         let memory = BodyMemory::new(10, 8);
-        let collected = memory.collect(known(b"12345678"), permit().await).await.unwrap();
+        let collected = memory.collect(known(b"12345678"), permit()).await.unwrap();
         assert_eq!(collected.bytes, "12345678");
         assert_eq!(memory.free.available_permits(), 2);
         drop(collected);
@@ -390,8 +386,7 @@ mod tests {
     async fn a_body_beyond_its_limit_comes_out_as_it_went_in() {
         let memory = BodyMemory::new(100, 8);
         let body = unknown(vec![Ok("12345"), Ok("67890"), Ok("x")]);
-        let Err(NotCollected::Streaming(body, Obstacle::TooLarge)) =
-            memory.collect(body, permit().await).await
+        let Err(NotCollected::Streaming(body, Obstacle::TooLarge)) = memory.collect(body, permit()).await
         else {
             panic!("collected")
         };
@@ -402,7 +397,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_for_which_there_is_no_memory_is_passed_on() {
         let memory = BodyMemory::new(7, 8);
-        let outcome = memory.collect(known(b"12345678"), permit().await).await;
+        let outcome = memory.collect(known(b"12345678"), permit()).await;
         assert!(matches!(outcome, Err(NotCollected::Streaming(_, Obstacle::NoMemory))));
     }
 
@@ -410,7 +405,7 @@ mod tests {
     async fn a_body_that_breaks_off_is_an_error() {
         let memory = BodyMemory::new(100, 80);
         let broken = UpstreamError::broken(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-        let outcome = memory.collect(unknown(vec![Ok("1234"), Err(broken)]), permit().await).await;
+        let outcome = memory.collect(unknown(vec![Ok("1234"), Err(broken)]), permit()).await;
         assert!(matches!(outcome, Err(NotCollected::Broken(_))));
         assert_eq!(memory.free.available_permits(), 100);
     }

@@ -12,11 +12,12 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header;
-use http::{Response, StatusCode, response};
+use http::{Method, Response, StatusCode, response};
 use http_body_util::{BodyExt as _, Full};
 
 use crate::admission::{AdmittedRequest, CookieCarriage};
-use crate::budget::{Load, Permit};
+use crate::budget::permit::Permit;
+use crate::budget::scheduler::Patience;
 use crate::cache::body::{StoredBody, decode};
 use crate::cache::freshness::{self, Decision};
 use crate::cache::generations::{Stamp, TagSlots};
@@ -24,11 +25,12 @@ use crate::cache::key::normalized_path;
 use crate::cache::store::{Inserted, Insertion};
 use crate::cache::stored_response::{Found, Provenance, StoredResponse};
 use crate::cache::storing::{self, NotStorable};
+use crate::cache::terms::Trouble;
 use crate::headers::{self, ContentCoding};
 use crate::links::region_urls;
 use crate::metrics::store::{NotStoredReason, RefreshOutcome};
+use crate::proxy::asking::Answer;
 use crate::proxy::body::{NotCollected, Obstacle, ReplyBody};
-use crate::proxy::forward::Answer;
 use crate::proxy::landing::{Audience, Cargo, ForwardFailure, Landing, Parcel, Storage};
 use crate::proxy::outgoing;
 use crate::proxy::sharing;
@@ -57,8 +59,38 @@ pub enum Demand {
     Freshness,
     /// It is, and nobody waits: a stale one has gone out already.
     Refreshment,
+    /// It is, unless it is worth refreshing before it goes stale; nobody waits.
+    RefreshAhead,
     /// It is not: upstream must be asked, because the client or the stored response says so.
     Validation,
+}
+
+impl Demand {
+    /// Returns whether what is stored now will do.
+    const fn is_met_by(self, decision: Decision) -> bool {
+        match (self, decision) {
+            (Self::Freshness | Self::Refreshment | Self::RefreshAhead, Decision::Reuse(_))
+            | (Self::Freshness | Self::Refreshment, Decision::RefreshAhead(_)) => true,
+            (Self::RefreshAhead, Decision::RefreshAhead(_))
+            | (Self::Validation, Decision::Reuse(_) | Decision::RefreshAhead(_))
+            | (
+                _,
+                Decision::ReuseThenRevalidate(_)
+                | Decision::ReuseUnderPressure(_)
+                | Decision::Forward(_)
+                | Decision::OnlyIfCached,
+            ) => false,
+        }
+    }
+}
+
+/// What is known when a flight asks upstream.
+#[derive(Debug, Clone)]
+struct Approach {
+    /// What is to be validated.
+    stored: Option<Arc<StoredResponse>>,
+    /// How long it may wait.
+    patience: Patience,
 }
 
 /// The moment of taking off.
@@ -74,46 +106,67 @@ impl Proxy {
     /// Flies: the body of the task that every passenger waits for.
     pub async fn fly(self, itinerary: Itinerary) -> Landing {
         let landing = self.fly_there(&itinerary).await;
-        if itinerary.demand == Demand::Refreshment {
-            let outcome = if landing.is_fresh_again() { RefreshOutcome::Ok } else { RefreshOutcome::Failed };
-            self.metrics().flights.refreshed(outcome);
+        let outcome = if landing.is_fresh_again() { RefreshOutcome::Ok } else { RefreshOutcome::Failed };
+        match itinerary.demand {
+            Demand::Refreshment => self.metrics().flights.refreshed(outcome),
+            Demand::RefreshAhead => self.metrics().flights.refreshed_ahead(outcome),
+            Demand::Freshness | Demand::Validation => {}
         }
         landing
     }
 
     async fn fly_there(&self, itinerary: &Itinerary) -> Landing {
-        let found = self.store().look_up(itinerary.target.primary, itinerary.target.request.fields()).await;
+        let request = &itinerary.target.request;
+        let found = self.store().look_up(itinerary.target.primary, request.fields()).await;
         // Somebody may have stored it between this caller's look-up and its taking off.
-        let decision =
-            freshness::decide(&itinerary.target.request, &found, self.policy(), self.clock().now());
-        if itinerary.demand != Demand::Validation
-            && let (Decision::Reuse(_), Found::Stored(response, _)) = (decision, &found)
+        let decision = freshness::decide(request, &found, self.policy(), self.clock().now());
+        if let Found::Stored(response, _) = &found
+            && itinerary.demand.is_met_by(decision)
         {
             return self.landing_of_found(itinerary, Arc::clone(response));
         }
-        let stored = match &found {
+        let patience = match itinerary.demand {
+            Demand::Refreshment | Demand::RefreshAhead => Patience::None,
+            Demand::Freshness | Demand::Validation => self.patience_with(request, &found),
+        };
+        let stored = match found {
             Found::Stored(stored, _) if stored.has_validator() => Some(stored),
             Found::Stored(..) | Found::Nothing | Found::OtherVariant | Found::Unusable => None,
         };
-        self.ask(itinerary, stored).await
+        self.ask(itinerary, Approach { stored, patience }).await
+    }
+
+    /// Returns how long a request may wait to be sent, given what was found for it.
+    pub fn patience_with(&self, request: &AdmittedRequest, found: &Found) -> Patience {
+        let present = (self.policy(), self.clock().now());
+        match freshness::reuse_on_error(request, found, Trouble::Failing, present) {
+            Some(_) => Patience::Brief,
+            None => Patience::Full,
+        }
     }
 
     /// Asks upstream, conditionally if something with a validator is stored.
-    async fn ask(&self, itinerary: &Itinerary, stored: Option<&Arc<StoredResponse>>) -> Landing {
+    async fn ask(&self, itinerary: &Itinerary, approach: Approach) -> Landing {
         let Some(target) = self.regions().target(&itinerary.target.request) else {
             return Landing::failed(ForwardFailure::Upstream(UpstreamFault::Unreachable));
         };
         let request = &itinerary.target.request;
-        let mut outgoing = outgoing::for_flight(request, target.clone(), stored.map(AsRef::as_ref));
-        self.pass_on_interim(request, &mut outgoing);
-        let take_off = self.take_off();
-        match self.exchange(outgoing, Load::Bare).await {
-            Err(failure) => Landing::failed(failure),
-            Ok((head, body, permit)) if head.status == StatusCode::NOT_MODIFIED => {
-                drop((body, permit));
-                self.conclude_validation(itinerary, stored, head, take_off).await
+        let stored = approach.stored.as_deref();
+        let answer = self.exchange(self.inquiry(request, &Method::GET, approach.patience), || {
+            let mut outgoing = outgoing::for_flight(request, target.clone(), stored);
+            self.pass_on_interim(request, &mut outgoing);
+            outgoing
+        });
+        match answer.await {
+            Err(ForwardFailure::NotSent(refused)) if approach.patience == Patience::None => {
+                Landing::failed(ForwardFailure::Postponed(refused))
             }
-            Ok(answer) => self.receive(itinerary, answer, take_off).await,
+            Err(failure) => Landing::failed(failure),
+            Ok(Answer { head, body, permit, take_off }) if head.status == StatusCode::NOT_MODIFIED => {
+                drop((body, permit));
+                self.conclude_validation(itinerary, approach, (head, take_off)).await
+            }
+            Ok(answer) => self.receive(itinerary, answer).await,
         }
     }
 
@@ -121,28 +174,23 @@ impl Proxy {
     async fn conclude_validation(
         &self,
         itinerary: &Itinerary,
-        stored: Option<&Arc<StoredResponse>>,
-        head: response::Parts,
-        take_off: TakeOff,
+        approach: Approach,
+        (head, take_off): (response::Parts, TakeOff),
     ) -> Landing {
-        match stored {
+        match &approach.stored {
             Some(stored) if stored.is_validated_by(&head.headers) => {
                 self.freshen(itinerary, stored, head, take_off).await
             }
             // It speaks of something else: ask once more, without conditions.
-            Some(_) => Box::pin(self.ask(itinerary, None)).await,
+            Some(_) => Box::pin(self.ask(itinerary, Approach { stored: None, ..approach })).await,
             // Nobody asked: a 304 is no answer to anybody here.
             None => Landing::failed(ForwardFailure::Upstream(UpstreamFault::Broken)),
         }
     }
 
     /// Takes an answer in: as a whole to be kept or shared, or as a parcel for one.
-    async fn receive(
-        &self,
-        itinerary: &Itinerary,
-        (head, body, permit): Answer,
-        take_off: TakeOff,
-    ) -> Landing {
+    async fn receive(&self, itinerary: &Itinerary, answer: Answer) -> Landing {
+        let Answer { head, body, permit, take_off } = answer;
         let request = &itinerary.target.request;
         if !self.is_shareable(request, head.status, &head.headers) {
             self.metrics().store.not_stored(NotStoredReason::NotStorable);

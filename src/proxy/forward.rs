@@ -13,28 +13,24 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, StatusCode, response};
 use http_body_util::BodyExt as _;
 
-use crate::admission::{AdmittedRequest, BodyFraming};
-use crate::budget::{Load, Permit};
+use crate::admission::AdmittedRequest;
+use crate::budget::scheduler::Patience;
 use crate::cache::body::decode;
 use crate::cache::generations::Cause;
 use crate::cache::invalidation::{self, WriteOutcome};
 use crate::cache::key::normalized_path;
-use crate::clock::Stopwatch;
 use crate::handling::{ForwardReason, Handling};
 use crate::headers::{self, CacheStatus, ContentCoding};
 use crate::links::region_urls::{self, RegionUrlShape};
 use crate::metrics::store::InvalidationCause;
-use crate::metrics::upstream::UpstreamOutcome;
 use crate::proxy::Proxy;
+use crate::proxy::asking::Answer;
 use crate::proxy::body::{NotCollected, ReplyBody};
 use crate::proxy::landing::ForwardFailure;
 use crate::proxy::outgoing::{self, Codings};
 use crate::proxy::reply::{self, Reply};
-use crate::upstream::error::{UpstreamError, UpstreamFault};
-use crate::upstream::{Attempts, IncomingBody, OnInterim, OutgoingBody};
-
-/// An answer's head, its body, and the permit under which it comes.
-pub type Answer = (response::Parts, IncomingBody, Permit);
+use crate::upstream::error::UpstreamFault;
+use crate::upstream::{OnInterim, OutgoingBody};
 
 impl Proxy {
     /// Forwards a request as it is.
@@ -43,6 +39,16 @@ impl Proxy {
         request: Arc<AdmittedRequest>,
         body: OutgoingBody,
         reason: ForwardReason,
+    ) -> Reply {
+        self.forward_with(request, body, (reason, Patience::Full)).await
+    }
+
+    /// Forwards a request as it is, waiting for no longer than so.
+    pub async fn forward_with(
+        &self,
+        request: Arc<AdmittedRequest>,
+        body: OutgoingBody,
+        reason: (ForwardReason, Patience),
     ) -> Reply {
         if request.is_safe() {
             return self.forward_through(&request, body, reason).await;
@@ -61,18 +67,22 @@ impl Proxy {
         &self,
         request: &Arc<AdmittedRequest>,
         body: OutgoingBody,
-        reason: ForwardReason,
+        (reason, patience): (ForwardReason, Patience),
     ) -> Reply {
         // An answer to `HEAD` has no body to name them in.
         let shape = self.region_url_shape(request).filter(|_| *request.method() != http::Method::HEAD);
         let codings = if shape.is_some() { Codings::IdentityOnly } else { Codings::AsAsked };
-        let take_off = self.take_off();
         let answer = match self.regions().target(request) {
             Some(target) => {
-                let load = if request.body() == BodyFraming::Absent { Load::Bare } else { Load::WithBody };
-                let mut outgoing = outgoing::as_it_is(request, target, codings, body);
-                self.pass_on_interim(request, &mut outgoing);
-                self.exchange(outgoing, load).await
+                let mut body = Some(body);
+                self.exchange(self.inquiry(request, request.method(), patience), || {
+                    // Only what has no body is sent again.
+                    let body = body.take().unwrap_or_else(outgoing::empty);
+                    let mut outgoing = outgoing::as_it_is(request, target.clone(), codings, body);
+                    self.pass_on_interim(request, &mut outgoing);
+                    outgoing
+                })
+                .await
             }
             None => Err(ForwardFailure::Upstream(UpstreamFault::Unreachable)),
         };
@@ -80,7 +90,7 @@ impl Proxy {
             self.invalidate(request, &answer);
         }
         match answer {
-            Ok((head, body, permit)) => {
+            Ok(Answer { head, body, permit, take_off }) => {
                 if request.is_safe() {
                     self.note_rejection(request, head.status);
                     self.learn_from_head(request, &head, take_off).await;
@@ -111,53 +121,15 @@ impl Proxy {
         })));
     }
 
-    /// Sends a request when there is capacity for it, and counts how it went.
-    pub async fn exchange(
-        &self,
-        request: Request<OutgoingBody>,
-        load: Load,
-    ) -> Result<Answer, ForwardFailure> {
-        let waiting = Stopwatch::start();
-        let permit = self.budget().reserve(load).await;
-        self.metrics().upstream.waited(waiting.read());
-        let permit = permit.map_err(|_| ForwardFailure::Busy)?;
-        let watch = Stopwatch::start();
-        let in_flight = self.metrics().upstream.begin();
-        let answer = self.upstream().send(request).await;
-        drop(in_flight);
-        match answer {
-            Ok(answer) => {
-                let (head, body) = answer.into_parts();
-                self.metrics().upstream.observe(UpstreamOutcome::of_status(head.status), watch.read());
-                if head.extensions.get::<Attempts>().is_some_and(|attempts| attempts.0 > 1) {
-                    self.metrics().upstream.retried();
-                }
-                Ok((head, body, permit))
-            }
-            Err(error) => {
-                self.metrics().upstream.observe(outcome_of(error.fault()), watch.read());
-                self.note_failure(&error);
-                Err(ForwardFailure::Upstream(error.fault()))
-            }
-        }
-    }
-
-    /// Logs a failure of upstream, once, with its causes; clients only get its kind.
-    pub fn note_failure(&self, error: &UpstreamError) {
-        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-        let causes: Vec<String> = causes.map(ToString::to_string).collect();
-        let causes = (!causes.is_empty()).then(|| causes.join(": "));
-        tracing::warn!(error = %error, causes, "upstream failed");
-    }
-
     /// Makes unusable what a write has changed.
     fn invalidate(&self, request: &AdmittedRequest, answer: &Result<Answer, ForwardFailure>) {
         let none = HeaderMap::new();
         let (outcome, fields) = match answer {
-            Ok((head, ..)) => (WriteOutcome::Answered(head.status), &head.headers),
+            Ok(Answer { head, .. }) => (WriteOutcome::Answered(head.status), &head.headers),
             // It never reached upstream, or not whole: nothing can have changed.
             Err(
-                ForwardFailure::Busy
+                ForwardFailure::NotSent(_)
+                | ForwardFailure::Postponed(_)
                 | ForwardFailure::Upstream(UpstreamFault::Unreachable | UpstreamFault::RequestBody),
             ) => return,
             Err(
@@ -256,14 +228,6 @@ pub fn failed(failure: ForwardFailure, reason: ForwardReason, status: Option<Sta
     Reply {
         status: CacheStatus { detail, ..CacheStatus::forwarded(reason, status) },
         ..Reply::refusal(&refusal)
-    }
-}
-
-fn outcome_of(fault: UpstreamFault) -> UpstreamOutcome {
-    match fault {
-        UpstreamFault::Unreachable => UpstreamOutcome::Unreachable,
-        UpstreamFault::Timeout => UpstreamOutcome::Timeout,
-        UpstreamFault::Broken | UpstreamFault::RequestBody => UpstreamOutcome::Broken,
     }
 }
 

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::header::{HeaderMap, HeaderName};
 use http::{Response, StatusCode};
 
+use crate::budget::Refused;
 use crate::cache::key::CacheKey;
 use crate::cache::stored_response::StoredResponse;
 use crate::cache::terms::Trouble;
-use crate::handling::{Refusal, RefusalReason};
+use crate::handling::{Hold, Refusal, RefusalReason};
 use crate::proxy::body::ReplyBody;
 use crate::upstream::error::UpstreamFault;
 
@@ -89,8 +90,10 @@ impl Parcel {
 /// Why a forward brought no answer. The cause itself is only logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForwardFailure {
-    /// Upstream's capacity stayed taken.
-    Busy,
+    /// It was not sent, because it would have been refused, or there was no capacity.
+    NotSent(Refused),
+    /// It was not sent, and nobody was waiting for it: whoever is now asks anew.
+    Postponed(Refused),
     /// Upstream failed.
     Upstream(UpstreamFault),
     /// The flight was lost: a defect of ours.
@@ -106,10 +109,7 @@ impl ForwardFailure {
     /// Returns the refusal that a client gets.
     pub const fn refusal(self) -> Refusal {
         match self {
-            Self::Busy => Refusal::new(
-                RefusalReason::UpstreamBusy,
-                "No capacity for Sentry came free in time. Try again in a moment.",
-            ),
+            Self::NotSent(refused) | Self::Postponed(refused) => refusal_of(refused),
             Self::Lost => Refusal::new(RefusalReason::InternalError, "The request's work was lost."),
             Self::Upstream(UpstreamFault::Unreachable) => {
                 Refusal::new(RefusalReason::UpstreamUnreachable, "Sentry could not be reached.")
@@ -127,12 +127,31 @@ impl ForwardFailure {
     }
 }
 
+/// Returns the refusal of a request that may not be sent, in the words of Sentry's own.
+const fn refusal_of(refused: Refused) -> Refusal {
+    let (reason, detail) = match refused.hold {
+        Hold::Learning | Hold::Window | Hold::Concurrency | Hold::Gate => (
+            RefusalReason::LimitReached,
+            "You are attempting to use this endpoint too frequently. Sentry's limit is used up, so it was not asked.",
+        ),
+        Hold::Breaker => (
+            RefusalReason::UpstreamSuspended,
+            "Sentry has failed again and again, and is not asked for a moment.",
+        ),
+        Hold::Capacity | Hold::Rate => {
+            (RefusalReason::UpstreamBusy, "No capacity for Sentry came free in time. Try again in a moment.")
+        }
+    };
+    Refusal::new(reason, detail).until(refused.retry_after)
+}
+
 /// Returns what a refusal means for a stale response that could stand in.
 pub const fn trouble_of(reason: RefusalReason) -> Trouble {
     match reason {
         RefusalReason::UpstreamUnreachable
         | RefusalReason::UpstreamBroken
-        | RefusalReason::UpstreamTimeout => Trouble::Disconnected,
+        | RefusalReason::UpstreamTimeout
+        | RefusalReason::UpstreamSuspended => Trouble::Disconnected,
         RefusalReason::UnknownPath
         | RefusalReason::UnsafePath
         | RefusalReason::BadAuthority
@@ -142,6 +161,7 @@ pub const fn trouble_of(reason: RefusalReason) -> Trouble {
         | RefusalReason::Loop
         | RefusalReason::OnlyIfCached
         | RefusalReason::UpstreamBusy
+        | RefusalReason::LimitReached
         | RefusalReason::BadRequestBody
         | RefusalReason::ShuttingDown
         | RefusalReason::InternalError => Trouble::Failing,

@@ -7,6 +7,7 @@
 //!
 //! [RFC 9211 §2]: https://www.rfc-editor.org/rfc/rfc9211#section-2
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Response, StatusCode};
@@ -19,6 +20,7 @@ use crate::handling::Handling;
 use crate::headers::{CACHE_STATUS, CacheOutcome, CacheStatus};
 use crate::proxy::Rooms;
 use crate::proxy::body::ReplyBody;
+use crate::proxy::ledger::{Age, Cost, Outcome};
 use crate::proxy::reply::Reply;
 use crate::routes::RouteLabel;
 
@@ -28,6 +30,7 @@ pub struct Exchange {
     watch: Stopwatch,
     method: Method,
     route: RouteLabel,
+    class: Option<Arc<str>>,
     partition: CredentialPartition,
 }
 
@@ -38,6 +41,7 @@ impl Exchange {
             watch: Stopwatch::start(),
             method: method.clone(),
             route: RouteLabel::Other,
+            class: None,
             partition: CredentialPartition::ANONYMOUS,
         }
     }
@@ -45,6 +49,7 @@ impl Exchange {
     /// Notes what admission found out about the request.
     pub fn admitted(&mut self, request: &AdmittedRequest) {
         self.route = request.route().label.clone();
+        self.class = request.route().class().cloned();
         self.partition = request.partition();
     }
 
@@ -55,9 +60,15 @@ impl Exchange {
         let elapsed = self.watch.read();
         rooms.metrics.requests.observe(handling, response.status(), elapsed);
         rooms.metrics.requests.observe_route(self.route.as_str(), handling);
+        if let Some(outcome) = outcome(handling, &status) {
+            rooms.enter_answer(self.partition, self.class.as_deref(), outcome);
+        }
         let is_logged = match handling {
             Handling::Forward(_) | Handling::Refuse(_) => true,
-            Handling::Reuse | Handling::ReuseThenRevalidate => rooms.settings.log == LogRequests::All,
+            Handling::Reuse
+            | Handling::ReuseThenRevalidate
+            | Handling::ReuseUnderPressure
+            | Handling::RefreshAhead => rooms.settings.log == LogRequests::All,
         };
         if is_logged {
             let line = Line { exchange: &self, handling, status, answered: response.status(), elapsed };
@@ -65,6 +76,17 @@ impl Exchange {
         }
         response
     }
+}
+
+/// Returns what an answer was to the books; `None` for a refusal.
+fn outcome(handling: Handling, status: &CacheStatus) -> Option<Outcome> {
+    let cost = match (handling, status.outcome) {
+        (Handling::Refuse(_), _) => return None,
+        (_, CacheOutcome::Hit | CacheOutcome::Forwarded { collapsed: true, .. }) => Cost::Saved,
+        (_, CacheOutcome::Forwarded { .. } | CacheOutcome::Own) => Cost::Spent,
+    };
+    let age = if status.ttl.is_some_and(|ttl| ttl < 0) { Age::Stale } else { Age::Fresh };
+    Some(Outcome { cost, age })
 }
 
 /// What the log says of one request.

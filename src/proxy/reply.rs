@@ -80,6 +80,11 @@ impl Reply {
                 HeaderValue::from_static("GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE"),
             );
         }
+        if let Some(wait) = refusal.retry_after {
+            // Rounded up, so that whoever obeys does not come too early.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
         let status = CacheStatus::refused(refusal.reason);
         Self { response, handling: Handling::Refuse(refusal.reason), status }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::Request;
 use hyper::body::Incoming;
 use sentrybox::config::load::defaults;
-use sentrybox::metrics::Metrics;
+use sentrybox::metrics::{LabelValues, Metrics};
 use sentrybox::peer::Peer;
 use sentrybox::server::{Server, ServerSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -21,7 +21,7 @@ const HINT: &str = "<https://sentry.io/api/0/a/>; rel=preload";
 fn connect(house: &House) -> DuplexStream {
     let config = defaults();
     let settings = ServerSettings::for_clients(&config.listen, config.shutdown);
-    let server = Server::new(settings, Arc::new(Metrics::new(UNIX_EPOCH, &[])));
+    let server = Server::new(settings, Arc::new(Metrics::new(UNIX_EPOCH, &LabelValues::default())));
     let proxy = house.proxy.clone();
     let handler = move |request: Request<Incoming>, peer: Peer| {
         let proxy = proxy.clone();

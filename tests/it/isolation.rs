@@ -222,7 +222,7 @@ async fn live(rounds: Vec<Vec<Step>>) {
         world.written.store(world.state.load(Ordering::SeqCst), Ordering::SeqCst);
     }
     sleep(Duration::from_secs(1)).await;
-    house.assert_nothing_leaks().await;
+    house.assert_nothing_leaks();
 }
 
 proptest! {

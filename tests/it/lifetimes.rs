@@ -177,6 +177,11 @@ fn bound(verdict: &Verdict, terms: Terms, class: Class, asks: &str) -> Option<u6
     }
     match verdict.word("detail") {
         "stale-while-revalidate" => Some(lifetime + revalidate),
+        "reuse-under-pressure" => {
+            // Only a lifetime of the operator's is stretched, to twice itself.
+            let stretch = if forbids_stale || max_age.is_some() { 0 } else { class.fresh_for };
+            Some(lifetime + revalidate.max(stretch))
+        }
         "stale-if-error" => Some(lifetime + window(error, class.error)),
         _ if verdict.says("hit") => Some(lifetime + tolerated),
         _ => None,

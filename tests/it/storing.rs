@@ -54,7 +54,10 @@ async fn some_answers_are_never_stored() {
         ("a failure", Act::status(500, "{}")),
     ];
     for (name, act) in acts {
-        let house = House::with(|config| config.cache.max_response_bytes = ByteSize::kib(1));
+        let house = House::with(|config| {
+            config.cache.max_response_bytes = ByteSize::kib(1);
+            config.budget.enabled = false;
+        });
         house.upstream.plays(PROJECTS, act);
         assert_eq!(asked_upstream(&house, PROJECTS, &[]).await, 2, "{name}");
         assert!(!Verdict::of(&house.get(PROJECTS).await).says("stored"), "{name}");

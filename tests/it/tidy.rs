@@ -17,6 +17,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (0, "credential", ""),
     (0, "links", ""),
     (0, "peer", ""),
+    (0, "pressure", ""),
     (0, "cache", ""),
     (0, "cache::directives", ""),
     (0, "cache::single_flight", ""),
@@ -29,7 +30,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (3, "cache::body", "links"),
     (3, "cache::key", "admission credential headers"),
     (3, "cache::generations", "routes"),
-    (3, "cache::policy", "admission config credential cache::directives"),
+    (3, "cache::policy", "admission config credential pressure cache::directives"),
     (
         3,
         "cache::stored_response",
@@ -52,7 +53,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
         "cache::shared_tier",
         "config credential metrics cache::key cache::stored_response cache::generations",
     ),
-    (4, "budget", "clock config credential handling metrics routes"),
+    (4, "budget", "clock config credential handling metrics pressure routes"),
     (4, "upstream", "config headers metrics"),
     (
         5,

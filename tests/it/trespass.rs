@@ -285,7 +285,7 @@ async fn a_401_that_is_passed_on_as_it_is_ends_the_credential_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn variants_that_are_not_stored_do_not_queue_behind_each_other() {
-    let house = House::new();
+    let house = House::without_limits(|_| {}).await;
     house.upstream.plays(PROJECTS, Act::status(403, "{}").with("vary", "X-Team").after(SECOND));
     let mut crowd = tokio::task::JoinSet::new();
     for number in 0..12 {

@@ -70,7 +70,8 @@ async fn a_stopped_upstream_costs_what_is_not_stored_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stalls_is_given_up() {
-    let stage = Stage::set(&[("SENTRYBOX_UPSTREAM__IDLE_TIMEOUT", "500ms")]).await;
+    let settings = [("SENTRYBOX_UPSTREAM__IDLE_TIMEOUT", "500ms"), ("SENTRYBOX_BUDGET__RETRIES", "0")];
+    let stage = Stage::set(&settings).await;
     stage.sandbox.faults().add(FaultRule::once(LIST, Fault::Stall));
     assert_refused(&stage.get(LIST, OWNER).await, 504);
     stage.sandbox.faults().add(FaultRule::once(LIST, Fault::Truncate));

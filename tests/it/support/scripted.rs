@@ -229,6 +229,12 @@ impl ScriptedUpstream {
         self.0.log.lock().unwrap().clone()
     }
 
+    /// Forgets what arrived.
+    pub(crate) fn forget(&self) {
+        self.0.log.lock().unwrap().clear();
+        self.0.most_in_flight.store(0, Ordering::SeqCst);
+    }
+
     /// Returns what arrived last.
     pub(crate) fn last(&self) -> Received {
         self.log().pop().unwrap()

@@ -1,0 +1,65 @@
+//! Knows for whom Sentry counts a credential's requests: by its kind, unless the operator says otherwise. Pure.
+//!
+//! Not here: counting (`budget`), which kinds there are (`credential`).
+
+use std::collections::HashMap;
+
+use crate::config::Config;
+use crate::credential::{BudgetIdentity, Credential, CredentialKeys, CredentialPartition, Fingerprint};
+
+/// Fingerprints of credentials that Sentry counts together, each with the position of its alias.
+#[derive(Debug)]
+pub struct Aliases(HashMap<Fingerprint, usize>);
+
+impl Aliases {
+    /// Takes the aliases from the configuration; what is no fingerprint was refused with it.
+    pub fn new(config: &Config) -> Self {
+        let members = config.budget.aliases.values().enumerate();
+        let fingerprints = members.flat_map(|(position, fingerprints)| {
+            fingerprints.iter().filter_map(move |text| Some((Fingerprint::parse(text)?, position)))
+        });
+        Self(fingerprints.collect())
+    }
+
+    /// Returns for whom Sentry counts the requests of a credential.
+    pub fn identity(
+        &self,
+        keys: &CredentialKeys,
+        credential: Option<&Credential>,
+        partition: CredentialPartition,
+    ) -> BudgetIdentity {
+        let fingerprint = if self.0.is_empty() { None } else { keys.fingerprint(partition) };
+        match fingerprint.and_then(|fingerprint| self.0.get(&fingerprint)) {
+            Some(position) => BudgetIdentity::Alias(*position),
+            None => BudgetIdentity::of(credential.map(Credential::kind), partition),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::config::load;
+
+    #[test]
+    fn credentials_of_one_alias_are_counted_together_and_all_others_by_their_kind() {
+        let keys = CredentialKeys::derive(&[7; 32]);
+        let credential = |token: &str| {
+            Credential::from_field(HeaderValue::from_str(&format!("Bearer sntryu_{token}")).unwrap())
+        };
+        let partition = |token: &str| keys.partition(credential(token).as_ref());
+        let fingerprint = |token: &str| keys.fingerprint(partition(token)).unwrap().to_string();
+        let mut config = load::defaults();
+        config.budget.aliases.insert("alice".to_owned(), vec![fingerprint("one"), fingerprint("two")]);
+        config.budget.aliases.insert("bob".to_owned(), vec![fingerprint("three")]);
+        let aliases = Aliases::new(&config);
+        let identity = |token: &str| aliases.identity(&keys, credential(token).as_ref(), partition(token));
+        assert_eq!(identity("one"), BudgetIdentity::Alias(0));
+        assert_eq!(identity("two"), BudgetIdentity::Alias(0));
+        assert_eq!(identity("three"), BudgetIdentity::Alias(1));
+        assert_eq!(identity("four"), BudgetIdentity::Credential(partition("four")));
+        assert_eq!(aliases.identity(&keys, None, CredentialPartition::ANONYMOUS), BudgetIdentity::Address);
+    }
+}

@@ -1,0 +1,595 @@
+//! Measures one limit of Sentry's: how many requests a window and how many at a time, and how much of it is used. Pure.
+//!
+//! Sentry counts in fixed windows that end at `Reset` by its own clock. Which window an answered request was counted in,
+//! its own `Reset` tells; one that is still unanswered may count in any, so it counts in all. What others use of the same
+//! limit shows in `Remaining`. How a limit becomes known is `budget::learning`'s; what a 429 closes, `budget::gate`'s.
+//!
+//! Invariant: as far as upstream tells the truth and nobody else shares the limit, no request is sent that it would
+//! refuse. Not here: whose limit it is (`budget::account`), who waits (`budget::scheduler`). `now` and jitter are arguments.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::budget::gate::{Gate, Passage};
+use crate::budget::learning::Learning;
+use crate::budget::limit_fields::LimitFields;
+use crate::budget::observation::{LONGEST_WINDOW, Limits, Moment, Observation, Outcome, Verdict};
+use crate::handling::Hold;
+use crate::pressure::Pressure;
+
+/// How long what others use at a time is believed.
+const OUTSIDE_MEMORY: Duration = Duration::from_secs(1);
+
+/// One limit.
+#[derive(Debug, Clone, Default)]
+pub struct Meter {
+    knowledge: Knowledge,
+    window: Option<Window>,
+    /// The window before, as far as it was seen.
+    former: Option<Window>,
+    /// Length of a window in seconds: the longest that was seen to be left of one.
+    length: u64,
+    /// Requests that are under way.
+    in_flight: u32,
+    peak: Peak,
+    outside: Option<Outside>,
+    gate: Gate,
+}
+
+/// What is known of the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Knowledge {
+    Unknown(Learning),
+    Limited { window: Option<u32>, concurrent: Option<u32> },
+    Unlimited,
+}
+
+impl Default for Knowledge {
+    fn default() -> Self {
+        Self::Unknown(Learning::default())
+    }
+}
+
+/// The last window that an answer was counted in.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    /// Its end, in seconds since the Unix epoch by upstream's clock.
+    end: u64,
+    /// Requests of ours that were counted in it.
+    answered: u32,
+    /// The most that upstream has said to be used of it.
+    reported: u32,
+}
+
+/// The most requests that were under way at a time, in the present second or so and the one before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Peak {
+    recent: u32,
+    former: u32,
+    since: Option<SystemTime>,
+}
+
+/// What others use at a time.
+#[derive(Debug, Clone, Copy)]
+struct Outside {
+    requests: u32,
+    until: SystemTime,
+}
+
+impl Meter {
+    /// Says whether a request may be sent.
+    pub fn verdict(&self, moment: &Moment) -> Verdict {
+        match self.gate.passage(moment.now) {
+            Passage::Closed(wait, hold) => return Verdict::Wait(wait, hold),
+            Passage::Probing(hold) => return Verdict::AwaitAnswer(hold),
+            // Somebody goes to see, and nobody else is under way.
+            Passage::Free if self.gate.is_closed() && self.in_flight > 0 => {
+                return Verdict::AwaitAnswer(Hold::Gate);
+            }
+            Passage::Free => {}
+        }
+        match self.knowledge {
+            Knowledge::Unlimited => Verdict::Spend,
+            Knowledge::Unknown(_) if moment.limits == Limits::Absent => Verdict::Spend,
+            Knowledge::Unknown(learning) => match learning.hold(self.in_flight, moment.now) {
+                Some(wait) => Verdict::Wait(wait, Hold::Learning),
+                None => Verdict::Spend,
+            },
+            Knowledge::Limited { window, concurrent } => {
+                match self.concurrent_verdict(concurrent, moment.now) {
+                    Verdict::Spend => self.window_verdict(window, moment.at_upstream),
+                    waiting @ (Verdict::Wait(..) | Verdict::AwaitAnswer(_)) => waiting,
+                }
+            }
+        }
+    }
+
+    fn concurrent_verdict(&self, limit: Option<u32>, now: SystemTime) -> Verdict {
+        let Some(limit) = limit else { return Verdict::Spend };
+        let outside = self.outside.filter(|outside| now < outside.until);
+        if self.in_flight.saturating_add(outside.map_or(0, |outside| outside.requests)) < limit {
+            return Verdict::Spend;
+        }
+        match outside {
+            Some(outside) => Verdict::Wait(between(now, outside.until), Hold::Concurrency),
+            None => Verdict::AwaitAnswer(Hold::Concurrency),
+        }
+    }
+
+    fn window_verdict(&self, limit: Option<u32>, at_upstream: Option<SystemTime>) -> Verdict {
+        let Some(limit) = limit else { return Verdict::Spend };
+        // In whichever window those under way are counted, this one may be counted with all of them.
+        if limit <= self.in_flight {
+            return Verdict::AwaitAnswer(Hold::Window);
+        }
+        match self.present_window(at_upstream) {
+            Some((window, left)) if limit <= window.used().saturating_add(self.in_flight) => {
+                Verdict::Wait(left, Hold::Window)
+            }
+            Some(_) | None => Verdict::Spend,
+        }
+    }
+
+    /// Returns the last known window and how long until it is certainly over, unless it is.
+    fn present_window(&self, at_upstream: Option<SystemTime>) -> Option<(Window, Duration)> {
+        let window = self.window?;
+        let left = (UNIX_EPOCH + Duration::from_secs(window.end)).duration_since(at_upstream?).ok()?;
+        (!left.is_zero()).then_some((window, left))
+    }
+
+    /// Counts a request that is sent now.
+    pub fn take_off(&mut self, now: SystemTime) {
+        self.in_flight = self.in_flight.saturating_add(1);
+        self.peak.note(self.in_flight, now);
+        self.gate.take_off();
+        if let Knowledge::Unknown(learning) = &mut self.knowledge {
+            learning.take_off(now);
+        }
+    }
+
+    /// Takes back a request that was counted here and belongs to another limit.
+    pub fn forget(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Notes that a request has been answered. `jitter` is by how much a gate opens later than it could.
+    pub fn settle(&mut self, seen: &Observation, at_upstream: Option<SystemTime>, jitter: Duration) {
+        self.forget();
+        self.learn(seen);
+        self.count(seen);
+        self.note_others(seen);
+        match seen.outcome {
+            // A refusal of something else is its route's own.
+            Outcome::Refused if seen.fields.is_some_and(|fields| fields.is_exhausted()) => {
+                self.gate.refuse(seen.received, seen.told_wait(at_upstream), jitter);
+            }
+            Outcome::Refused | Outcome::Failed => self.gate.abandon(seen.received),
+            Outcome::Answered => self.gate.succeed(),
+        }
+    }
+
+    /// Notes that a request ended without an answer: it may have been counted.
+    pub fn lose(&mut self, now: SystemTime) {
+        self.forget();
+        if let Some(window) = &mut self.window {
+            window.answered = window.answered.saturating_add(1);
+        }
+        self.gate.abandon(now);
+    }
+
+    fn learn(&mut self, seen: &Observation) {
+        match (seen.fields, seen.outcome, &mut self.knowledge) {
+            (None, Outcome::Answered, Knowledge::Unknown(learning)) => {
+                if learning.is_over_after_silence() {
+                    self.knowledge = Knowledge::Unlimited;
+                }
+            }
+            // What says nothing of limits takes nothing back.
+            (None, ..) => {}
+            (Some(fields), _, Knowledge::Limited { window, concurrent }) => {
+                *window = fields.limit.or(*window);
+                *concurrent = fields.concurrent_limit.or(*concurrent);
+            }
+            (Some(fields), _, Knowledge::Unknown(_) | Knowledge::Unlimited) => {
+                self.knowledge =
+                    Knowledge::Limited { window: fields.limit, concurrent: fields.concurrent_limit };
+            }
+        }
+    }
+
+    /// Counts an answer in the window that it says it was counted in.
+    fn count(&mut self, seen: &Observation) {
+        let Some(LimitFields { limit: Some(limit), reset: Some(reset), remaining, .. }) = seen.fields else {
+            return;
+        };
+        let made =
+            seen.date.unwrap_or(seen.received).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let left = reset.saturating_sub(made);
+        if left == 0 || LONGEST_WINDOW.as_secs() < left {
+            return;
+        }
+        self.length = self.length.max(left);
+        let used = remaining.map_or(0, |remaining| limit.saturating_sub(remaining));
+        match &mut self.window {
+            Some(window) if window.end == reset => {
+                window.answered = window.answered.saturating_add(1);
+                window.reported = window.reported.max(used);
+            }
+            Some(window) if reset < window.end => {}
+            Some(_) | None => {
+                self.former = self.window;
+                self.window = Some(Window { end: reset, answered: 1, reported: used });
+            }
+        }
+    }
+
+    /// Notes how much of what is used at a time is not ours.
+    fn note_others(&mut self, seen: &Observation) {
+        let Some(LimitFields {
+            concurrent_limit: Some(limit), concurrent_remaining: Some(remaining), ..
+        }) = seen.fields
+        else {
+            return;
+        };
+        let used = limit.saturating_sub(remaining);
+        // Whatever of it may have been ours when it was told, is taken for ours.
+        let requests = used.saturating_sub(self.peak.most().max(self.in_flight + 1));
+        self.outside = (requests > 0).then(|| Outside { requests, until: seen.received + OUTSIDE_MEMORY });
+    }
+
+    /// Returns what the five fields would say at this moment; `None` where nothing is known.
+    pub fn present(&self, moment: &Moment) -> Option<LimitFields> {
+        let Knowledge::Limited { window: limit, concurrent } = self.knowledge else { return None };
+        // Without a window that was counted in, nobody knows what is left.
+        self.window?;
+        let window = self.present_window(moment.at_upstream).map(|(window, _)| window);
+        let used = window.map_or(0, |window| window.used()).saturating_add(self.in_flight);
+        let next = || {
+            let seconds = moment.at_upstream?.duration_since(UNIX_EPOCH).ok()?.as_secs();
+            Some((seconds / self.length.max(1) + 1) * self.length.max(1))
+        };
+        Some(LimitFields {
+            limit,
+            remaining: limit.map(|limit| limit.saturating_sub(used)),
+            reset: limit.and(window.map(|window| window.end).or_else(next)),
+            concurrent_limit: concurrent,
+            concurrent_remaining: concurrent.map(|limit| limit.saturating_sub(self.in_flight)),
+        })
+    }
+
+    /// Returns how much is in use, of the present window or of the one that has just ended.
+    pub fn pressure(&self, moment: &Moment) -> Pressure {
+        if self.gate.is_closed() {
+            return Pressure::FULL;
+        }
+        let Knowledge::Limited { window: Some(limit), .. } = self.knowledge else { return Pressure::NONE };
+        let Some(seconds) = moment.at_upstream.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) else {
+            return Pressure::NONE;
+        };
+        let is_recent = |window: &Window| seconds.as_secs() < window.end + self.length;
+        let known = [self.window, self.former].into_iter().flatten();
+        let most = known.filter(is_recent).map(|window| window.used()).max().unwrap_or(0);
+        Pressure::of(most.max(self.in_flight), limit)
+    }
+
+    /// Returns how long a further request will wait at the least when so many wait before it.
+    pub fn wait_behind(&self, waiting: usize) -> Duration {
+        match self.knowledge {
+            Knowledge::Limited { window: Some(limit), .. } => {
+                let windows = u64::try_from(waiting).unwrap_or(u64::MAX) / u64::from(limit.max(1));
+                Duration::from_secs(windows.saturating_mul(self.length))
+            }
+            Knowledge::Limited { window: None, .. } | Knowledge::Unknown(_) | Knowledge::Unlimited => {
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Returns the limits, where there are any: per window, at a time.
+    pub fn limits(&self) -> Option<(Option<u32>, Option<u32>)> {
+        match self.knowledge {
+            Knowledge::Limited { window, concurrent } => Some((window, concurrent)),
+            Knowledge::Unknown(_) | Knowledge::Unlimited => None,
+        }
+    }
+
+    /// Sets the limit per window back to what it was.
+    pub fn restore(&mut self, limit: u32) {
+        if let Knowledge::Limited { window, .. } = &mut self.knowledge {
+            *window = Some(limit);
+        }
+    }
+
+    /// Returns whether nothing is under way and nothing is closed at `now`.
+    pub fn is_idle(&self, now: SystemTime) -> bool {
+        self.in_flight == 0 && self.gate.is_idle(now)
+    }
+
+    /// Returns whether a 429 has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.gate.is_closed()
+    }
+}
+
+impl Window {
+    fn used(&self) -> u32 {
+        self.answered.max(self.reported)
+    }
+}
+
+impl Peak {
+    fn note(&mut self, in_flight: u32, now: SystemTime) {
+        if self.since.is_none_or(|since| OUTSIDE_MEMORY <= between(since, now)) {
+            *self = Self { recent: 0, former: self.recent, since: Some(now) };
+        }
+        self.recent = self.recent.max(in_flight);
+    }
+
+    fn most(&self) -> u32 {
+        self.recent.max(self.former)
+    }
+}
+
+fn between(earlier: SystemTime, later: SystemTime) -> Duration {
+    later.duration_since(earlier).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_JITTER: Duration = Duration::ZERO;
+
+    fn at(milliseconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_000) + Duration::from_millis(milliseconds)
+    }
+
+    /// Limits of this many per window of a second and at a time, of which so many are left; the window ends at 1,001.
+    fn fields(limit: u32, remaining: u32, end: u64) -> LimitFields {
+        LimitFields {
+            limit: Some(limit),
+            remaining: Some(remaining),
+            reset: Some(1_000 + end),
+            concurrent_limit: Some(25),
+            concurrent_remaining: Some(24),
+        }
+    }
+
+    fn seen(fields: LimitFields, received: u64) -> Observation {
+        let date = Some(at(received - received % 1_000));
+        let fields = Some(fields);
+        Observation { fields, outcome: Outcome::Answered, date, retry_after: None, received: at(received) }
+    }
+
+    fn refused(fields: LimitFields, received: u64) -> Observation {
+        Observation { outcome: Outcome::Refused, ..seen(fields, received) }
+    }
+
+    /// A meter that has learned its limit from one answer, at the start of the window that ends at 1,001.
+    fn meter(limit: u32) -> Meter {
+        let mut meter = Meter::default();
+        meter.take_off(at(0));
+        meter.settle(&seen(fields(limit, limit - 1, 1), 10), None, NO_JITTER);
+        meter
+    }
+
+    /// Upstream's clock is ours.
+    fn moment(milliseconds: u64) -> Moment {
+        let now = at(milliseconds);
+        Moment { now, at_upstream: Some(now), limits: Limits::Possible }
+    }
+
+    fn verdict(meter: &Meter, now: u64) -> Verdict {
+        meter.verdict(&moment(now))
+    }
+
+    fn window_for(milliseconds: u64) -> Verdict {
+        Verdict::Wait(Duration::from_millis(milliseconds), Hold::Window)
+    }
+
+    #[test]
+    fn an_unknown_limit_lets_one_request_go_and_holds_the_others() {
+        let mut meter = Meter::default();
+        assert_eq!(verdict(&meter, 0), Verdict::Spend);
+        meter.take_off(at(0));
+        let held = Verdict::Wait(Duration::from_millis(999), Hold::Learning);
+        assert_eq!(verdict(&meter, 1), held);
+        let elsewhere = Moment { limits: Limits::Absent, ..moment(1) };
+        assert_eq!(meter.verdict(&elsewhere), Verdict::Spend);
+        meter.settle(&seen(fields(40, 39, 1), 10), None, NO_JITTER);
+        assert_eq!(verdict(&meter, 10), Verdict::Spend);
+    }
+
+    #[test]
+    fn three_answers_without_a_word_mean_no_limit_and_failures_mean_nothing() {
+        let mut meter = Meter::default();
+        let mut settle = |outcome| {
+            meter.take_off(at(0));
+            meter.settle(&Observation { fields: None, outcome, ..seen(fields(1, 1, 1), 0) }, None, NO_JITTER);
+            (0..100).for_each(|_| meter.take_off(at(0)));
+            let is_held = verdict(&meter, 0) != Verdict::Spend;
+            (0..100).for_each(|_| meter.forget());
+            is_held
+        };
+        let outcomes =
+            [Outcome::Answered, Outcome::Failed, Outcome::Answered, Outcome::Failed, Outcome::Answered];
+        assert_eq!(outcomes.map(&mut settle), [true, true, true, true, false]);
+    }
+
+    #[test]
+    fn values_that_are_none_are_a_word() {
+        let mut meter = Meter::default();
+        for _ in 0..3 {
+            meter.take_off(at(0));
+            meter.settle(&seen(LimitFields::default(), 0), None, NO_JITTER);
+        }
+        meter.take_off(at(0));
+        meter.settle(&seen(fields(1, 0, 1), 0), None, NO_JITTER);
+        assert_eq!(verdict(&meter, 0), window_for(1_000));
+    }
+
+    #[test]
+    fn a_window_is_spent_to_its_limit_and_no_further_until_it_is_certainly_over() {
+        let mut meter = meter(3);
+        for now in [20, 30] {
+            assert_eq!(verdict(&meter, now), Verdict::Spend);
+            meter.take_off(at(now));
+        }
+        assert_eq!(verdict(&meter, 40), window_for(960));
+        meter.settle(&seen(fields(3, 1, 1), 50), None, NO_JITTER);
+        meter.settle(&seen(fields(3, 0, 1), 60), None, NO_JITTER);
+        assert_eq!(verdict(&meter, 999), window_for(1));
+        assert_eq!(verdict(&meter, 1_000), Verdict::Spend);
+        // Upstream's clock may be half a second behind ours.
+        assert_eq!(meter.verdict(&Moment { at_upstream: Some(at(500)), ..moment(1_000) }), window_for(500));
+    }
+
+    #[test]
+    fn what_is_unanswered_counts_in_every_window() {
+        let mut meter = meter(3);
+        meter.take_off(at(900));
+        meter.take_off(at(910));
+        assert_eq!(verdict(&meter, 1_100), Verdict::Spend);
+        meter.take_off(at(1_100));
+        assert_eq!(verdict(&meter, 1_110), Verdict::AwaitAnswer(Hold::Window));
+        // One was still counted in the old window.
+        meter.settle(&seen(fields(3, 1, 1), 1_120), None, NO_JITTER);
+        assert_eq!(verdict(&meter, 1_130), Verdict::Spend);
+        meter.settle(&seen(fields(3, 2, 2), 1_140), None, NO_JITTER);
+        meter.settle(&seen(fields(3, 1, 2), 1_150), None, NO_JITTER);
+        meter.take_off(at(1_160));
+        assert_eq!(verdict(&meter, 1_170), window_for(830));
+    }
+
+    #[test]
+    fn what_others_have_used_of_a_window_counts() {
+        let mut meter = Meter::default();
+        meter.take_off(at(0));
+        meter.settle(&seen(fields(10, 0, 1), 10), None, NO_JITTER);
+        assert_eq!(verdict(&meter, 20), window_for(980));
+    }
+
+    #[test]
+    fn no_more_are_under_way_than_may_be_at_a_time() {
+        let mut meter = meter(1_000);
+        (0..25).for_each(|_| meter.take_off(at(20)));
+        assert_eq!(verdict(&meter, 30), Verdict::AwaitAnswer(Hold::Concurrency));
+        meter.settle(&seen(fields(1_000, 900, 1), 40), None, NO_JITTER);
+        assert_eq!(verdict(&meter, 50), Verdict::Spend);
+    }
+
+    #[test]
+    fn what_others_have_under_way_counts_for_a_second() {
+        let mut meter = meter(1_000);
+        meter.take_off(at(20));
+        let crowded = LimitFields { concurrent_remaining: Some(0), ..fields(1_000, 900, 1) };
+        meter.settle(&seen(crowded, 30), None, NO_JITTER);
+        assert_eq!(verdict(&meter, 30), Verdict::Spend, "24 of the others, and one of ours");
+        meter.take_off(at(30));
+        assert_eq!(verdict(&meter, 40), Verdict::Wait(Duration::from_millis(990), Hold::Concurrency));
+        meter.lose(at(50));
+        assert_eq!(verdict(&meter, 1_040), Verdict::Spend);
+    }
+
+    #[test]
+    fn a_change_of_the_limit_is_followed_at_once() {
+        let mut meter = meter(40);
+        (0..10).for_each(|_| meter.take_off(at(20)));
+        meter.settle(&seen(fields(5, 0, 1), 100), None, NO_JITTER);
+        assert_eq!(verdict(&meter, 100), Verdict::AwaitAnswer(Hold::Window));
+        (0..9).for_each(|_| meter.settle(&seen(fields(5, 0, 1), 110), None, NO_JITTER));
+        assert_eq!(verdict(&meter, 110), window_for(890));
+        (0..5).for_each(|_| meter.take_off(at(1_000)));
+        assert_eq!(verdict(&meter, 1_000), Verdict::AwaitAnswer(Hold::Window));
+    }
+
+    #[test]
+    fn a_429_closes_the_gate_until_the_window_ends_and_one_probe_reopens_it() {
+        let mut meter = meter(40);
+        meter.take_off(at(20));
+        meter.settle(&refused(fields(40, 0, 1), 100), Some(at(100)), Duration::from_millis(50));
+        assert!(meter.is_closed());
+        assert_eq!(verdict(&meter, 100), Verdict::Wait(Duration::from_millis(950), Hold::Gate));
+        assert_eq!(verdict(&meter, 1_050), Verdict::Spend);
+        meter.take_off(at(1_050));
+        assert_eq!(verdict(&meter, 1_060), Verdict::AwaitAnswer(Hold::Gate));
+        meter.settle(&seen(fields(40, 39, 2), 1_070), None, NO_JITTER);
+        assert!(!meter.is_closed());
+        assert_eq!(verdict(&meter, 1_080), Verdict::Spend);
+    }
+
+    #[test]
+    fn retry_after_is_believed_where_somebody_sends_one() {
+        let mut meter = meter(40);
+        meter.take_off(at(20));
+        let told =
+            Observation { retry_after: Some(Duration::from_secs(7)), ..refused(fields(40, 0, 1), 100) };
+        meter.settle(&told, Some(at(100)), NO_JITTER);
+        assert_eq!(verdict(&meter, 100), Verdict::Wait(Duration::from_secs(7), Hold::Gate));
+    }
+
+    #[test]
+    fn when_a_probe_is_lost_another_one_goes() {
+        let mut meter = meter(40);
+        meter.take_off(at(20));
+        meter.settle(&refused(fields(40, 0, 1), 100), Some(at(100)), NO_JITTER);
+        meter.take_off(at(1_000));
+        meter.lose(at(1_500));
+        assert_eq!(verdict(&meter, 1_500), Verdict::Spend);
+        meter.take_off(at(1_500));
+        assert_eq!(verdict(&meter, 1_500), Verdict::AwaitAnswer(Hold::Gate));
+    }
+
+    #[test]
+    fn a_reset_in_the_past_or_far_away_and_none_values_leave_the_window_alone() {
+        for odd in [
+            fields(40, 0, 0),
+            LimitFields { reset: Some(10_000_000), ..fields(40, 0, 1) },
+            LimitFields { reset: None, ..fields(40, 0, 1) },
+            LimitFields { limit: None, ..fields(40, 0, 1) },
+        ] {
+            let mut meter = meter(40);
+            meter.take_off(at(20));
+            meter.settle(&seen(odd, 30), None, NO_JITTER);
+            assert_eq!(verdict(&meter, 40), Verdict::Spend, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn hits_are_told_what_is_left_at_this_moment() {
+        let mut meter = meter(40);
+        (0..4).for_each(|_| meter.take_off(at(20)));
+        let present = meter.present(&moment(30)).unwrap();
+        assert_eq!(
+            (present.remaining, present.reset, present.concurrent_remaining),
+            (Some(35), Some(1_001), Some(21))
+        );
+        let later = meter.present(&moment(5_500)).unwrap();
+        assert_eq!((later.remaining, later.reset), (Some(36), Some(1_006)));
+        assert!(Meter::default().present(&moment(30)).is_none());
+    }
+
+    #[test]
+    fn the_pressure_is_that_of_the_present_window_or_the_one_before() {
+        let mut meter = meter(10);
+        assert_eq!(meter.pressure(&moment(20)), Pressure::of(1, 10));
+        for remaining in [8, 7, 1] {
+            meter.take_off(at(20));
+            meter.settle(&seen(fields(10, remaining, 1), 30), None, NO_JITTER);
+        }
+        assert_eq!(meter.pressure(&moment(40)), Pressure::of(9, 10));
+        assert_eq!(meter.pressure(&moment(1_500)), Pressure::of(9, 10));
+        meter.take_off(at(1_500));
+        meter.settle(&seen(fields(10, 9, 2), 1_510), None, NO_JITTER);
+        assert_eq!(meter.pressure(&moment(1_520)), Pressure::of(9, 10));
+        assert_eq!(meter.pressure(&moment(2_020)), Pressure::of(1, 10));
+        assert_eq!(meter.pressure(&moment(9_000)), Pressure::NONE);
+    }
+
+    #[test]
+    fn who_stands_behind_others_waits_for_their_windows_too() {
+        let meter = meter(10);
+        assert_eq!(meter.wait_behind(9), Duration::ZERO);
+        assert_eq!(meter.wait_behind(35), Duration::from_secs(3));
+        assert_eq!(Meter::default().wait_behind(1_000), Duration::ZERO);
+    }
+}

@@ -1,0 +1,78 @@
+//! What goes into a judgement about limits, and what comes out of it. Plain data.
+//!
+//! Not here: judging (`budget::meter`, `budget::account`).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::budget::limit_fields::LimitFields;
+use crate::handling::Hold;
+
+/// Windows that end later than this are none.
+pub const LONGEST_WINDOW: Duration = Duration::from_hours(24);
+
+/// A moment, as far as limits are concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// By our clock.
+    pub now: SystemTime,
+    /// How late it is at upstream at the least; `None` before its first answer.
+    pub at_upstream: Option<SystemTime>,
+    /// Whether this upstream is known to have no limits at all.
+    pub limits: Limits,
+}
+
+/// Whether an upstream has limits, as far as all its answers tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limits {
+    /// It may.
+    Possible,
+    /// It has said nothing of them to anybody.
+    Absent,
+}
+
+/// Whether a request may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may, now.
+    Spend,
+    /// Not before so long, unless an answer comes that says otherwise.
+    Wait(Duration, Hold),
+    /// Not before one that is under way has been answered.
+    AwaitAnswer(Hold),
+}
+
+/// How an answer bears on a limit.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation {
+    /// What it says of limits; `None` where it says nothing.
+    pub fields: Option<LimitFields>,
+    /// What kind of answer it is.
+    pub outcome: Outcome,
+    /// `Date`, if it has one.
+    pub date: Option<SystemTime>,
+    /// `Retry-After` as a duration, if it has one.
+    pub retry_after: Option<Duration>,
+    /// When it arrived.
+    pub received: SystemTime,
+}
+
+/// What kind of answer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 429.
+    Refused,
+    /// 502, 503, 504: something in between could not reach what answers.
+    Failed,
+    /// Any other.
+    Answered,
+}
+
+impl Observation {
+    /// Returns how long the refusal lasts, where that is told: `Retry-After`, or the end of the window.
+    pub fn told_wait(&self, at_upstream: Option<SystemTime>) -> Option<Duration> {
+        self.retry_after.or_else(|| {
+            let end = UNIX_EPOCH + Duration::from_secs(self.fields?.reset?);
+            end.duration_since(at_upstream?).ok().filter(|left| !left.is_zero() && *left <= LONGEST_WINDOW)
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! Asks upstream: when the budget lets it, and again where that is safe and of use.
+//!
+//! What goes out is made anew for each attempt, after the right to send it was given: so nothing is stamped with a moment at
+//! which it only stood in a line. A refusal (429) of something that may be repeated is waited for like any other limit,
+//! within the same `budget.max_wait`; a failure on the way is tried again `budget.retries` times, a little later. Where the
+//! client could be given something stale instead, nothing is repeated.
+//!
+//! Invariants: what changes something, or brings a body, is sent once; every attempt is paid for.
+//! Not here: what the answer means (`proxy::flight`, `proxy::forward`), whether it may be sent (`budget`).
+
+use std::time::Duration;
+
+use http::header::{self, HeaderMap};
+use http::{Method, Request, StatusCode, response};
+use tokio::time;
+
+use crate::admission::{AdmittedRequest, BodyFraming};
+use crate::budget::permit::{self, Permit, Reservation};
+use crate::budget::scheduler::{Ask, Limit, Load, Patience, Payer};
+use crate::clock::Stopwatch;
+use crate::metrics::upstream::UpstreamOutcome;
+use crate::proxy::Proxy;
+use crate::proxy::flight::TakeOff;
+use crate::proxy::landing::ForwardFailure;
+use crate::upstream::error::{UpstreamError, UpstreamFault};
+use crate::upstream::{Attempts, IncomingBody, OutgoingBody};
+
+/// Most attempts in all, however quickly upstream refuses.
+const MOST_ATTEMPTS: u32 = 8;
+
+/// Upstream's answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its head.
+    pub head: response::Parts,
+    /// Its body.
+    pub body: IncomingBody,
+    /// The permit under which it comes.
+    pub permit: Permit,
+    /// When its request was sent.
+    pub take_off: TakeOff,
+}
+
+/// Something to be asked upstream, for whom, and by which limit.
+#[derive(Debug)]
+pub struct Inquiry<'a> {
+    request: &'a AdmittedRequest,
+    ask: Ask,
+}
+
+/// What is left of a request's patience.
+#[derive(Debug)]
+struct Attempt {
+    number: u32,
+    failures: u32,
+    wait_left: Duration,
+}
+
+/// Whether to ask again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Yes, as soon as the budget lets it.
+    Refused,
+    /// Yes, a little later.
+    Failed,
+    /// No.
+    No,
+}
+
+impl Proxy {
+    /// Returns what is to be asked for a request, by this method.
+    pub fn inquiry<'a>(
+        &self,
+        request: &'a AdmittedRequest,
+        method: &Method,
+        patience: Patience,
+    ) -> Inquiry<'a> {
+        let load = if request.body() == BodyFraming::Absent { Load::Bare } else { Load::WithBody };
+        let limit = self.limit_of(request, method);
+        Inquiry { request, ask: Ask { limit, partition: request.partition(), load, patience } }
+    }
+
+    /// Returns what a request counts against, when it is sent by this method.
+    pub fn limit_of(&self, request: &AdmittedRequest, method: &Method) -> Limit {
+        let payer = Payer {
+            upstream: self.regions().upstream(request).name(),
+            identity: request.budget_identity(),
+            method: method.clone(),
+        };
+        Limit { payer, route: request.route().label.clone() }
+    }
+
+    /// Asks upstream, as often as that is allowed and of use. `make` makes the request for each attempt.
+    pub async fn exchange(
+        &self,
+        inquiry: Inquiry<'_>,
+        mut make: impl FnMut() -> Request<OutgoingBody>,
+    ) -> Result<Answer, ForwardFailure> {
+        let mut attempt = Attempt { number: 1, failures: 0, wait_left: self.budget().max_wait() };
+        let mut failure = None;
+        loop {
+            let reservation = match self.reserve(&inquiry, &mut attempt).await {
+                Ok(reservation) => reservation,
+                // What upstream itself did says more than that it was not asked again.
+                Err(refused) => return Err(failure.unwrap_or(refused)),
+            };
+            let take_off = self.take_off();
+            let result = self.send(make(), reservation, take_off).await;
+            match self.again(&inquiry.ask, &attempt, &result) {
+                Again::No => return result,
+                Again::Refused => {}
+                Again::Failed => {
+                    attempt.failures += 1;
+                    failure = result.err();
+                    let pause = permit::jitter();
+                    attempt.wait_left = attempt.wait_left.saturating_sub(pause);
+                    time::sleep(pause).await;
+                }
+            }
+            attempt.number += 1;
+            self.metrics().upstream.repeated();
+        }
+    }
+
+    async fn reserve(
+        &self,
+        inquiry: &Inquiry<'_>,
+        attempt: &mut Attempt,
+    ) -> Result<Reservation, ForwardFailure> {
+        let waiting = Stopwatch::start();
+        let result = self.budget().reserve(inquiry.ask.clone(), attempt.wait_left).await;
+        let waited = waiting.read();
+        self.metrics().upstream.waited(waited);
+        attempt.wait_left = attempt.wait_left.saturating_sub(waited);
+        let held = match &result {
+            Ok(reservation) => reservation.held().inspect(|hold| self.metrics().budget.held(*hold)),
+            Err(refused) => {
+                self.metrics().budget.not_sent(refused.hold);
+                Some(refused.hold)
+            }
+        };
+        if let Some(hold) = held {
+            self.enter_hold(inquiry.request, hold, waited);
+        }
+        result.map_err(ForwardFailure::NotSent)
+    }
+
+    /// Sends a request, and counts how it went.
+    async fn send(
+        &self,
+        request: Request<OutgoingBody>,
+        reservation: Reservation,
+        take_off: TakeOff,
+    ) -> Result<Answer, ForwardFailure> {
+        let watch = Stopwatch::start();
+        let in_flight = self.metrics().upstream.begin();
+        let answer = self.upstream().send(request).await;
+        drop(in_flight);
+        match answer {
+            Ok(answer) => {
+                let (head, body) = answer.into_parts();
+                let permit = reservation.settle(head.status, &head.headers);
+                self.metrics().upstream.observe(UpstreamOutcome::of_status(head.status), watch.read());
+                if head.extensions.get::<Attempts>().is_some_and(|attempts| attempts.0 > 1) {
+                    self.metrics().upstream.retried();
+                }
+                Ok(Answer { head, body, permit, take_off })
+            }
+            Err(error) => {
+                match error.fault() {
+                    UpstreamFault::Unreachable | UpstreamFault::Timeout | UpstreamFault::Broken => {
+                        reservation.fail();
+                    }
+                    // The client's own doing.
+                    UpstreamFault::RequestBody => drop(reservation),
+                }
+                self.metrics().upstream.observe(outcome_of(error.fault()), watch.read());
+                self.note_failure(&error);
+                Err(ForwardFailure::Upstream(error.fault()))
+            }
+        }
+    }
+
+    fn again(&self, ask: &Ask, attempt: &Attempt, result: &Result<Answer, ForwardFailure>) -> Again {
+        let is_repeatable = ask.load == Load::Bare && ask.limit.payer.method.is_safe();
+        if !is_repeatable || ask.patience != Patience::Full || !self.budget().is_enabled() {
+            return Again::No;
+        }
+        let again = match result {
+            Ok(answer) => again_after(answer.head.status, &answer.head.headers),
+            Err(ForwardFailure::Upstream(UpstreamFault::Unreachable | UpstreamFault::Broken)) => {
+                Again::Failed
+            }
+            Err(
+                ForwardFailure::Upstream(_)
+                | ForwardFailure::NotSent(_)
+                | ForwardFailure::Postponed(_)
+                | ForwardFailure::Lost,
+            ) => Again::No,
+        };
+        match again {
+            Again::Refused if attempt.number < MOST_ATTEMPTS => again,
+            Again::Failed if attempt.failures < self.settings().retries => again,
+            Again::Refused | Again::Failed | Again::No => Again::No,
+        }
+    }
+
+    /// Logs a failure of upstream, once, with its causes; clients only get its kind.
+    pub fn note_failure(&self, error: &UpstreamError) {
+        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
+        let causes = (!causes.is_empty()).then(|| causes.join(": "));
+        tracing::warn!(error = %error, causes, "upstream failed");
+    }
+}
+
+/// A failure that says how long it lasts, or how it may be stored, is upstream's considered answer.
+fn again_after(status: StatusCode, fields: &HeaderMap) -> Again {
+    let considered = [header::RETRY_AFTER, header::CACHE_CONTROL, header::EXPIRES];
+    match status.as_u16() {
+        429 => Again::Refused,
+        502..=504 if !considered.iter().any(|name| fields.contains_key(name)) => Again::Failed,
+        _ => Again::No,
+    }
+}
+
+fn outcome_of(fault: UpstreamFault) -> UpstreamOutcome {
+    match fault {
+        UpstreamFault::Unreachable => UpstreamOutcome::Unreachable,
+        UpstreamFault::Timeout => UpstreamOutcome::Timeout,
+        UpstreamFault::Broken | UpstreamFault::RequestBody => UpstreamOutcome::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::fields;
+
+    #[test]
+    fn a_considered_failure_is_not_asked_for_again() {
+        let again = |code, pairs: &[_]| again_after(StatusCode::from_u16(code).unwrap(), &fields(pairs));
+        assert_eq!(again(429, &[("retry-after", "1")]), Again::Refused);
+        assert_eq!(again(503, &[]), Again::Failed);
+        assert_eq!(again(503, &[("retry-after", "60")]), Again::No);
+        assert_eq!(again(503, &[("cache-control", "max-age=60")]), Again::No);
+        assert!([200, 404, 500, 501].iter().all(|code| again(*code, &[]) == Again::No));
+    }
+}
