@@ -114,6 +114,8 @@ impl Prepared {
         let Self { config, proxy, clients, operators } = self;
         let metrics = proxy.shared_metrics();
         let readiness = Readiness::starting();
+        // Whoever connects from now on is answered. Nobody who reads that it listens may hear that it does not.
+        readiness.ready();
         announce(&config, &clients, &operators);
         let admin = operators_view(&config, &proxy, readiness.clone());
         let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
@@ -122,7 +124,6 @@ impl Prepared {
             drop(admin_stopped.await);
         }));
         let housekeeping = tokio::spawn(keep_house(proxy.clone()));
-        readiness.ready();
         let draining = OnceLock::new();
         let until_shutdown = async {
             shutdown.await;
