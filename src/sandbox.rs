@@ -12,12 +12,12 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -28,10 +28,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::Clock;
 use crate::sandbox::answer::{Answer, AnswerBody, Ending, Surroundings};
-use crate::sandbox::failure::detail;
+use crate::sandbox::failure::broken;
 use crate::sandbox::faults::{Fault, Faults};
 use crate::sandbox::journal::{Journal, ReceivedRequest};
-use crate::sandbox::json::Object;
 use crate::sandbox::limits::{Allowance, Limits, Payer, Permit, Quota, Verdict};
 use crate::sandbox::router::{Call, allowed_origin};
 use crate::sandbox::shapes::Site;
@@ -75,6 +74,8 @@ pub struct SandboxOptions {
     pub min_latency: Duration,
     /// Longest time that an answer takes; where it lies in between depends on the path alone.
     pub max_latency: Duration,
+    /// A field, which no Sentry has, that says when an answer was made: milliseconds since the Unix epoch.
+    pub stamp: Option<HeaderName>,
 }
 
 /// A base that URLs in answers start with.
@@ -95,6 +96,7 @@ impl Default for SandboxOptions {
             allowance: Allowance { per_second: 40, at_once: 25 },
             min_latency: Duration::from_millis(20),
             max_latency: Duration::from_millis(60),
+            stamp: None,
         }
     }
 }
@@ -115,8 +117,7 @@ impl SandboxOptions {
 #[derive(Debug)]
 pub struct Sandbox {
     address: SocketAddr,
-    faults: Faults,
-    journal: Journal,
+    premises: Arc<Premises>,
     listening: JoinHandle<()>,
 }
 
@@ -130,6 +131,7 @@ struct Premises {
     faults: Faults,
     journal: Journal,
     latency: (Duration, Duration),
+    stamp: Option<HeaderName>,
 }
 
 /// The connection is closed without an answer, on purpose.
@@ -143,9 +145,8 @@ impl Sandbox {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
         let address = listener.local_addr()?;
         let premises = Arc::new(Premises::new(options, address));
-        let (faults, journal) = (premises.faults.clone(), premises.journal.clone());
-        let listening = tokio::spawn(accept(listener, premises));
-        Ok(Self { address, faults, journal, listening })
+        let listening = tokio::spawn(accept(listener, Arc::clone(&premises)));
+        Ok(Self { address, premises, listening })
     }
 
     /// Returns where it listens.
@@ -159,28 +160,38 @@ impl Sandbox {
     }
 
     /// Returns the switch that makes it fail.
-    pub const fn faults(&self) -> &Faults {
-        &self.faults
+    pub fn faults(&self) -> &Faults {
+        &self.premises.faults
+    }
+
+    /// Changes how much a caller may ask, while it runs.
+    pub fn allow(&self, allowance: Allowance) {
+        self.premises.limits.allow(allowance);
+    }
+
+    /// Returns how long an answer for this path takes.
+    pub fn latency(&self, path: &str) -> Duration {
+        self.premises.latency(path)
     }
 
     /// Returns the book of what it was asked.
-    pub const fn journal(&self) -> &Journal {
-        &self.journal
+    pub fn journal(&self) -> &Journal {
+        &self.premises.journal
     }
 
     /// Returns how many requests came in, ever.
     pub fn requests_total(&self) -> u64 {
-        self.journal.total()
+        self.journal().total()
     }
 
     /// Returns how many requests for exactly this target (path and query) came in.
     pub fn requests_to(&self, target: &str) -> u64 {
-        self.journal.count(target)
+        self.journal().count(target)
     }
 
     /// Returns the latest request as it came in.
     pub fn latest_request(&self) -> Option<ReceivedRequest> {
-        self.journal.latest().pop()
+        self.journal().latest().pop()
     }
 
     /// Stops listening, closes every connection, and returns when both is done.
@@ -215,6 +226,7 @@ impl Premises {
             faults: Faults::default(),
             journal: Journal::default(),
             latency: (options.min_latency, options.max_latency),
+            stamp: options.stamp,
         }
     }
 
@@ -271,12 +283,13 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, ClosedOnPurpose> {
     let (head, body) = request.into_parts();
-    let _in_flight = premises.journal.enter(&head);
+    let mut in_flight = premises.journal.enter(&head);
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let fault = premises.faults.strike(&head.method, target);
     before(fault.as_ref()).await?;
     let call = Call::of(&head, visible(&head, body).await);
     let (quota, permit) = count(premises, peer, (&head, &call));
+    let made = premises.clock.now();
     let answer = match (&fault, quota, &permit) {
         (_, Some(quota), None) => Answer::too_many_requests(quota),
         (Some(Fault::Answer(status)), _, _) => broken(*status, quota),
@@ -285,7 +298,18 @@ async fn respond(
     tokio::time::sleep(premises.latency(&call.path)).await;
     let origin = allowed_origin(&head.headers);
     let surroundings = Surroundings { origin, language: call.language, quota };
-    Ok(after(answer, fault, &surroundings).await)
+    let mut response = after(answer, fault, &surroundings).await;
+    if let Some(name) = &premises.stamp {
+        response.headers_mut().insert(name, milliseconds(made));
+    }
+    in_flight.answer(response.status());
+    Ok(response)
+}
+
+/// Returns a moment in milliseconds since the Unix epoch.
+fn milliseconds(moment: SystemTime) -> HeaderValue {
+    let since_epoch = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    HeaderValue::from(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Counts a request against its caller's limits: what the fields say, and the place where it got one.
@@ -354,32 +378,12 @@ async fn after(answer: Answer, fault: Option<Fault>, surroundings: &Surroundings
     }
 }
 
-/// Returns an answer of a status that was asked for, with the body Sentry has for it.
-fn broken(status: StatusCode, quota: Option<Quota>) -> Answer {
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => {
-            let none_left =
-                Quota { remaining: 0, limit: 40, reset: 0, concurrent_remaining: None, concurrent_limit: 25 };
-            Answer::too_many_requests(quota.unwrap_or(none_left))
-        }
-        StatusCode::INTERNAL_SERVER_ERROR => {
-            let body = Object::start().text("detail", "Internal Error").raw("errorId", "null").finish();
-            Answer::json(status, body)
-        }
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            Answer::html(status, format!("<html><body>{status}</body></html>"))
-        }
-        _ => detail(status, status.canonical_reason().unwrap_or("Error")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
     use std::path::Path;
 
-    use http::Method;
-    use http::Version;
+    use http::{Method, StatusCode, Version};
     use http_body_util::Full;
     use hyper_util::client::legacy::Client;
     use hyper_util::client::legacy::connect::HttpConnector;
@@ -473,6 +477,28 @@ mod tests {
             refused += u32::from(response.status() == StatusCode::TOO_MANY_REQUESTS);
         }
         assert!(refused > 0, "{refused}");
+        assert_eq!(guest.sandbox.journal().answered(StatusCode::TOO_MANY_REQUESTS), u64::from(refused));
+    }
+
+    #[tokio::test]
+    async fn limits_change_while_it_runs() {
+        let guest = Guest::at(SandboxOptions::unhindered()).await;
+        assert_eq!(guest.ask(Method::GET, DETAIL, "").await.unwrap().0, 200);
+        guest.sandbox.allow(Allowance { per_second: 1, at_once: 0 });
+        assert_eq!(guest.ask(Method::GET, DETAIL, "").await.unwrap().0, 429);
+        guest.sandbox.allow(Allowance { per_second: 0, at_once: 0 });
+        assert_eq!(guest.ask(Method::GET, DETAIL, "").await.unwrap().0, 200);
+    }
+
+    #[tokio::test]
+    async fn an_answer_says_when_it_was_made_where_that_is_wanted() {
+        let stamp = HeaderName::from_static("x-made");
+        let guest =
+            Guest::at(SandboxOptions { stamp: Some(stamp.clone()), ..SandboxOptions::unhindered() }).await;
+        let request = guest.request(&Method::GET, DETAIL, OWNER_TOKEN).body(Full::default()).unwrap();
+        let response = guest.client.request(request).await.unwrap();
+        let made: u64 = response.headers()[stamp].to_str().unwrap().parse().unwrap();
+        assert!(made > 1_700_000_000_000, "{made}");
     }
 
     #[tokio::test]

@@ -1,13 +1,14 @@
 //! Every way in which the sandbox says no, with Sentry's status and Sentry's words.
 //!
 //! Invariant: one failure, one body; callers name the failure and never write a body.
-//! Not here: 429 and the fields around a body (`sandbox::answer`).
+//! Not here: the 429 of a limit and the fields around a body (`sandbox::answer`).
 
 use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
 
 use crate::sandbox::answer::Answer;
 use crate::sandbox::json::{Object, quoted};
+use crate::sandbox::limits::Quota;
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,4 +118,23 @@ const fn forbidden(language: Language) -> &'static str {
 /// Returns an answer of the shape `{"detail":"…"}`.
 pub fn detail(status: StatusCode, text: &str) -> Answer {
     Answer::json(status, Object::start().text("detail", text).finish())
+}
+
+/// Returns an answer of a status that was asked for, with the body Sentry has for it.
+pub fn broken(status: StatusCode, quota: Option<Quota>) -> Answer {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => {
+            let none_left =
+                Quota { remaining: 0, limit: 40, reset: 0, concurrent_remaining: None, concurrent_limit: 25 };
+            Answer::too_many_requests(quota.unwrap_or(none_left))
+        }
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            let body = Object::start().text("detail", "Internal Error").raw("errorId", "null").finish();
+            Answer::json(status, body)
+        }
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            Answer::html(status, format!("<html><body>{status}</body></html>"))
+        }
+        _ => detail(status, status.canonical_reason().unwrap_or("Error")),
+    }
 }

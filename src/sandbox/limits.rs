@@ -29,11 +29,16 @@ pub enum Payer {
     Address(IpAddr),
 }
 
-/// The limits and their counters.
+/// The limits and their counters; clones share them.
 #[derive(Debug, Clone)]
 pub struct Limits {
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+#[derive(Debug)]
+struct Ledger {
     allowance: Allowance,
-    buckets: Arc<Mutex<HashMap<Key, Bucket>>>,
+    buckets: HashMap<Key, Bucket>,
 }
 
 type Key = (Payer, Method);
@@ -75,41 +80,49 @@ pub struct Quota {
 #[derive(Debug)]
 pub struct Permit {
     key: Key,
-    buckets: Arc<Mutex<HashMap<Key, Bucket>>>,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 impl Limits {
     /// Starts with nothing counted.
     pub fn new(allowance: Allowance) -> Self {
-        Self { allowance, buckets: Arc::default() }
+        Self { ledger: Arc::new(Mutex::new(Ledger { allowance, buckets: HashMap::new() })) }
+    }
+
+    /// Changes how much a caller may ask from now on; what is counted stays counted.
+    pub fn allow(&self, allowance: Allowance) {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).allowance = allowance;
     }
 
     /// Counts a request at `now` and says whether it may go on.
     pub fn enter(&self, payer: Payer, method: &Method, now: SystemTime) -> Verdict {
-        if self.allowance.per_second == 0 {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ledger { allowance, buckets } = &mut *ledger;
+        if allowance.per_second == 0 {
             return Verdict::Unlimited;
         }
         let window = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let key = (payer, method.clone());
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.retain(|_, bucket| bucket.window == window || bucket.in_flight > 0);
         let bucket = buckets.entry(key.clone()).or_default();
         if bucket.window != window {
             (bucket.window, bucket.counted) = (window, 0);
         }
         bucket.counted = bucket.counted.saturating_add(1);
-        let quota = self.quota(*bucket);
-        if bucket.counted > self.allowance.per_second || bucket.in_flight >= self.allowance.at_once {
+        let quota = allowance.quota(*bucket);
+        if bucket.counted > allowance.per_second || bucket.in_flight >= allowance.at_once {
             return Verdict::Refused(quota);
         }
         bucket.in_flight += 1;
         let taken = quota.concurrent_remaining.map(|places| places.saturating_sub(1));
         let quota = Quota { concurrent_remaining: taken, ..quota };
-        Verdict::Admitted(quota, Permit { key, buckets: Arc::clone(&self.buckets) })
+        Verdict::Admitted(quota, Permit { key, ledger: Arc::clone(&self.ledger) })
     }
+}
 
-    fn quota(&self, bucket: Bucket) -> Quota {
-        let Allowance { per_second, at_once } = self.allowance;
+impl Allowance {
+    fn quota(self, bucket: Bucket) -> Quota {
+        let Self { per_second, at_once } = self;
         let places = at_once.saturating_sub(bucket.in_flight);
         Quota {
             remaining: per_second.saturating_sub(bucket.counted),
@@ -124,8 +137,8 @@ impl Limits {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets.get_mut(&self.key) {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = ledger.buckets.get_mut(&self.key) {
             bucket.in_flight = bucket.in_flight.saturating_sub(1);
         }
     }
@@ -189,6 +202,19 @@ mod tests {
         assert!(matches!(enter(Payer::User(1), Method::PUT), Verdict::Admitted(..)));
         assert!(matches!(enter(Payer::User(2), Method::GET), Verdict::Admitted(..)));
         assert!(matches!(enter(address, Method::GET), Verdict::Admitted(..)));
+    }
+
+    #[test]
+    fn an_allowance_that_changes_holds_at_once_and_forgets_nothing() {
+        let limits = limits(2, 25);
+        let enter = || limits.enter(Payer::User(1), &Method::GET, at(7.0));
+        let _first = enter();
+        limits.allow(Allowance { per_second: 1, at_once: 25 });
+        assert!(matches!(enter(), Verdict::Refused(_)));
+        limits.allow(Allowance { per_second: 3, at_once: 1 });
+        assert!(matches!(enter(), Verdict::Refused(_)));
+        limits.allow(Allowance { per_second: 0, at_once: 0 });
+        assert!(matches!(enter(), Verdict::Unlimited));
     }
 
     #[test]

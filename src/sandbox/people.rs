@@ -22,6 +22,11 @@ pub const PROJECT_ONLY_TOKEN: &str = "sntryu_demo_project_only";
 /// Token of [`User::Owner`] that has expired.
 pub const EXPIRED_TOKEN: &str = "sntryu_demo_expired";
 
+/// What the tokens of [`User::Crowd`] start with.
+const CROWD_TOKEN: &str = "sntryu_demo_crowd_";
+/// Sentry's number of the person before the first one of the crowd.
+const FIRST_OF_CROWD: u64 = 10_000;
+
 /// What an owner may do.
 pub const OWNER_SCOPES: &[&str] = &[
     "org:read",
@@ -63,6 +68,9 @@ pub enum User {
     Other,
     /// Nora Nobody.
     Nobody,
+    /// One of a crowd, by number: a member of the organizations that [`User::Other`] is a member of, though in no
+    /// list of members.
+    Crowd(u8),
 }
 
 impl User {
@@ -72,6 +80,11 @@ impl User {
             Self::Owner => Person::named(1, "Olive Owner", "owner"),
             Self::Other => Person::named(2, "Otto Other", "other"),
             Self::Nobody => Person::named(3, "Nora Nobody", "nobody"),
+            Self::Crowd(number) => Person::named(
+                FIRST_OF_CROWD + u64::from(number),
+                &format!("Crowd {number:03}"),
+                &format!("crowd{number:03}"),
+            ),
         }
     }
 
@@ -79,7 +92,7 @@ impl User {
     pub const fn role(self) -> &'static str {
         match self {
             Self::Owner => "owner",
-            Self::Other | Self::Nobody => "member",
+            Self::Other | Self::Nobody | Self::Crowd(_) => "member",
         }
     }
 }
@@ -137,8 +150,20 @@ pub fn authenticate(authorization: Option<&HeaderValue>) -> Result<Identity, Den
         NOBODY_TOKEN => Ok(Identity { user: User::Nobody, scopes: OWNER_SCOPES }),
         EXPIRED_TOKEN => Err(Denial::Expired),
         token if token.starts_with("sntrys_") => Err(Denial::UnknownOrganizationToken),
-        _ => Err(Denial::Unknown),
+        token => crowd(token).ok_or(Denial::Unknown),
     }
+}
+
+/// Returns a token of one of the crowd; each has 256, with every scope.
+pub fn crowd_token(user: u8, token: u8) -> String {
+    format!("{CROWD_TOKEN}{user}_{token}")
+}
+
+fn crowd(token: &str) -> Option<Identity> {
+    let (user, number) = token.strip_prefix(CROWD_TOKEN)?.split_once('_')?;
+    let (user, number): (u8, u8) = (user.parse().ok()?, number.parse().ok()?);
+    let is_plain = crowd_token(user, number) == token;
+    is_plain.then_some(Identity { user: User::Crowd(user), scopes: OWNER_SCOPES })
 }
 
 #[cfg(test)]
@@ -155,6 +180,21 @@ mod tests {
         check("Bearer sntryu_demo_owner", Ok(User::Owner));
         check("bearer  sntryu_demo_owner_read_only", Ok(User::Owner));
         check("Bearer sntryu_demo_other", Ok(User::Other));
+    }
+
+    #[test]
+    fn each_of_the_crowd_has_tokens_of_its_own() {
+        for token in [crowd_token(7, 0), crowd_token(7, 255)] {
+            let field = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+            assert_eq!(authenticate(Some(&field)).map(|identity| identity.user), Ok(User::Crowd(7)));
+        }
+        check("Bearer sntryu_demo_crowd_8_1", Ok(User::Crowd(8)));
+        for none in
+            ["Bearer sntryu_demo_crowd_8", "Bearer sntryu_demo_crowd_08_1", "Bearer sntryu_demo_crowd_8_256"]
+        {
+            check(none, Err(Denial::Unknown));
+        }
+        assert_ne!(User::Crowd(1).person(), User::Crowd(2).person());
     }
 
     #[test]

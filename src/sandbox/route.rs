@@ -67,7 +67,7 @@ pub enum InOrganization {
     Issue(String),
     /// `shortids/{short id}/`.
     ShortId(String),
-    /// A list that is empty in the sandbox: `repos/`, `monitors/`, a release's `deploys/`.
+    /// A list that is empty in the sandbox: `repos/`, `dashboards/`, an issue's `events/`, a release's `deploys/`, …
     Empty,
 }
 
@@ -156,7 +156,9 @@ fn in_organization(segments: &[&str]) -> Option<InOrganization> {
         ["issues"] => Some(InOrganization::Issues),
         ["issues", issue] => Some(InOrganization::Issue((*issue).to_owned())),
         ["shortids", issue] => Some(InOrganization::ShortId((*issue).to_owned())),
-        ["repos" | "monitors"] | ["releases", _, "deploys"] => Some(InOrganization::Empty),
+        ["repos" | "monitors" | "dashboards" | "tags" | "issues-stats" | "sentry-app-installations"]
+        | ["issues", _, "events" | "hashes"]
+        | ["releases", _, "deploys" | "commits"] => Some(InOrganization::Empty),
         _ => None,
     }
 }

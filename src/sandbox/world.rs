@@ -57,7 +57,7 @@ pub struct Organization {
     pub name: String,
     /// When it was created.
     pub created: Date,
-    /// Whether [`User::Other`] is a member; [`User::Owner`] always is.
+    /// Whether [`User::Other`] and the crowd are members; [`User::Owner`] always is.
     pub has_other: bool,
     /// Members without a token.
     pub further_members: u64,
@@ -222,7 +222,7 @@ impl Organization {
     pub const fn has(&self, user: User) -> bool {
         match user {
             User::Owner => true,
-            User::Other => self.has_other,
+            User::Other | User::Crowd(_) => self.has_other,
             User::Nobody => false,
         }
     }
@@ -369,6 +369,7 @@ mod tests {
         assert_eq!(slugs(User::Owner).first().unwrap(), "org-150");
         assert_eq!(slugs(User::Other), ["org-003", "org-002", "org-001"]);
         assert!(slugs(User::Nobody).is_empty());
+        assert_eq!(slugs(User::Crowd(1)), slugs(User::Other));
     }
 
     #[test]
