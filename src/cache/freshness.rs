@@ -155,7 +155,7 @@ pub fn reuse_on_error(
             // "no-cache … MUST NOT be used to satisfy any other request without forwarding it for validation and
             // receiving a successful response" (RFC 9111 §5.2.2.4).
             Freshness::Fresh { .. } => !terms.must_validate(),
-            Freshness::Stale { by } => terms.may_be_reused_stale() && by < terms.stale_if_error(trouble),
+            Freshness::Stale { by } => terms.may_stand_in() && by < terms.stale_if_error(trouble),
         };
     may_reuse.then_some(freshness)
 }
@@ -873,7 +873,7 @@ mod tests {
     }
 
     #[test]
-    fn soon_after_a_write_a_response_is_fresh_for_a_second_and_has_no_window() {
+    fn soon_after_a_write_a_response_is_fresh_for_a_second_and_has_no_window_but_for_errors() {
         for scene in [
             || silent().under(Some(60), 60, 60),
             || says("max-age=60, stale-while-revalidate=60, stale-if-error=60"),
@@ -881,7 +881,7 @@ mod tests {
         ] {
             let scene = scene().standing(Standing::Settling);
             check(&scene, &[(0, "reuse 1"), (1, "forward stale")]);
-            check_on_error(&scene, &[(0, Some(1)), (1, None)]);
+            check_on_error(&scene, &[(0, Some(1)), (1, Some(0)), (60, Some(-59)), (61, None)]);
             check(&scene.asked("max-stale"), &[(1, "forward stale")]);
         }
     }

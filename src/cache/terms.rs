@@ -174,12 +174,20 @@ impl<'a> Terms<'a> {
         Some((unchanged_for / HEURISTIC_DIVISOR).min(HEURISTIC_LIMIT))
     }
 
-    /// Returns whether it may be reused stale at all: "a cache MUST NOT generate a stale response if it is prohibited by an explicit in-protocol directive"
-    /// (RFC 9111 §4.2.4).
+    /// Returns whether it may be reused stale while upstream could be asked.
     pub fn may_be_reused_stale(&self) -> bool {
-        if self.standing != Standing::Current {
-            return false;
-        }
+        self.standing == Standing::Current && self.is_stale_reuse_permitted()
+    }
+
+    /// Returns whether it may be reused stale because upstream failed. One that was fetched soon after a write may: Sentry
+    /// itself has answered so since.
+    pub fn may_stand_in(&self) -> bool {
+        self.standing != Standing::Unusable && self.is_stale_reuse_permitted()
+    }
+
+    /// "a cache MUST NOT generate a stale response if it is prohibited by an explicit in-protocol directive"
+    /// (RFC 9111 §4.2.4).
+    fn is_stale_reuse_permitted(&self) -> bool {
         if self.overrides() {
             return true;
         }
