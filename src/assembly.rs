@@ -20,10 +20,11 @@ use crate::metrics::budget::BudgetLevels;
 use crate::metrics::store::StoreLevels;
 use crate::metrics::{LabelValues, Metrics};
 use crate::proxy::body::BodyMemory;
+use crate::proxy::credentials::Credentials;
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
-use crate::proxy::known_credentials::KnownCredentials;
 use crate::proxy::ledger::Ledger;
+use crate::proxy::rejections::Rejections;
 use crate::proxy::{Proxy, Rooms, Settings};
 use crate::regions::{BadOrigin, Regions};
 use crate::routes;
@@ -90,7 +91,8 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
         ),
         flights: Flights::new(),
         grounded: Grounded::default(),
-        known_credentials: KnownCredentials::default(),
+        credentials: Credentials::default(),
+        rejections: Rejections::default(),
         ledger: Ledger::default(),
         errands: Errands::default(),
     });

@@ -223,6 +223,12 @@ pub struct CacheConfig {
     /// How long a 404 or 410 on a route with a class is fresh.
     #[serde(with = "humantime_serde")]
     pub negative_fresh_for: Duration,
+    /// How long a credential lives on hits alone before upstream is asked about it.
+    #[serde(with = "humantime_serde")]
+    pub max_unverified: Duration,
+    /// How long a 401 or 403 is told again without asking upstream.
+    #[serde(with = "humantime_serde")]
+    pub rejection_memory: Duration,
     /// How long a passenger waits for a flight.
     #[serde(with = "humantime_serde")]
     pub flight_timeout: Duration,

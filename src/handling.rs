@@ -85,6 +85,10 @@ pub enum ForwardReason {
     ClientDirective,
     /// The stored response says `no-cache`, or its rule says `fresh_for = "0s"`.
     AlwaysValidate,
+    /// Upstream has rejected the credential, and not accepted it since.
+    CredentialSuspended,
+    /// Upstream has not seen the credential for `cache.max_unverified`.
+    CredentialUnverified,
     /// The method is not one that may be answered from the cache.
     Method,
     /// The path is passed through, outside what the cache is responsible for.
@@ -105,13 +109,15 @@ pub enum ForwardReason {
 
 impl ForwardReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::UriMiss,
         Self::VaryMiss,
         Self::Stale,
         Self::Invalidated,
         Self::ClientDirective,
         Self::AlwaysValidate,
+        Self::CredentialSuspended,
+        Self::CredentialUnverified,
         Self::Method,
         Self::PassThrough,
         Self::RouteNever,
@@ -131,6 +137,8 @@ impl ForwardReason {
             Self::Invalidated => "invalidated",
             Self::ClientDirective => "client-directive",
             Self::AlwaysValidate => "always-validate",
+            Self::CredentialSuspended => "credential-suspended",
+            Self::CredentialUnverified => "credential-unverified",
             Self::Method => "method",
             Self::PassThrough => "pass-through",
             Self::RouteNever => "route-never",
@@ -149,10 +157,11 @@ impl ForwardReason {
         match self {
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
-            Self::Stale | Self::Invalidated | Self::AlwaysValidate => "stale",
+            Self::Stale | Self::Invalidated | Self::AlwaysValidate | Self::CredentialUnverified => "stale",
             Self::ClientDirective => "request",
             Self::Method => "method",
-            Self::PassThrough
+            Self::CredentialSuspended
+            | Self::PassThrough
             | Self::RouteNever
             | Self::NoCredential
             | Self::UnknownScheme
@@ -182,6 +191,8 @@ pub enum Hold {
     Gate,
     /// Upstream as a whole has failed again and again.
     Breaker,
+    /// Upstream has rejected the credential, and another request of it is trying.
+    Suspension,
     /// Our own cap on requests at a time is reached.
     Capacity,
     /// Our own cap on requests per second is reached.
@@ -190,12 +201,13 @@ pub enum Hold {
 
 impl Hold {
     /// Every hold, for tables and metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Learning,
         Self::Window,
         Self::Concurrency,
         Self::Gate,
         Self::Breaker,
+        Self::Suspension,
         Self::Capacity,
         Self::Rate,
     ];
@@ -204,7 +216,7 @@ impl Hold {
     pub const fn averts_refusal(self) -> bool {
         match self {
             Self::Window | Self::Concurrency | Self::Gate => true,
-            Self::Learning | Self::Breaker | Self::Capacity | Self::Rate => false,
+            Self::Learning | Self::Breaker | Self::Suspension | Self::Capacity | Self::Rate => false,
         }
     }
 
@@ -216,6 +228,7 @@ impl Hold {
             Self::Concurrency => "concurrency",
             Self::Gate => "gate",
             Self::Breaker => "breaker",
+            Self::Suspension => "suspension",
             Self::Capacity => "capacity",
             Self::Rate => "rate",
         }

@@ -39,12 +39,13 @@ use crate::peer::Peer;
 use crate::pressure::Pressure;
 use crate::proxy::boarding::FlightKey;
 use crate::proxy::body::{BodyMemory, ReplyBody};
+use crate::proxy::credentials::Credentials;
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
-use crate::proxy::known_credentials::KnownCredentials;
 use crate::proxy::landing::Landing;
 use crate::proxy::ledger::Ledger;
 use crate::proxy::record::Exchange;
+use crate::proxy::rejections::Rejections;
 use crate::proxy::reply::Reply;
 use crate::regions::Regions;
 use crate::upstream::{BoxError, OutgoingBody, Upstream};
@@ -52,17 +53,18 @@ use crate::upstream::{BoxError, OutgoingBody, Upstream};
 pub mod asking;
 pub mod boarding;
 pub mod body;
+pub mod credentials;
 pub mod decoding;
 pub mod errands;
 pub mod flight;
 pub mod forward;
 pub mod grounded;
 pub mod head;
-pub mod known_credentials;
 pub mod landing;
 pub mod ledger;
 pub mod outgoing;
 pub mod record;
+pub mod rejections;
 pub mod reply;
 pub mod sharing;
 
@@ -105,8 +107,10 @@ pub struct Rooms {
     pub flights: Flights<FlightKey, Landing, KeyHashBuilder>,
     /// Keys that are not worth collapsing.
     pub grounded: Grounded,
-    /// Credentials that upstream has accepted.
-    pub known_credentials: KnownCredentials,
+    /// What upstream said of each credential.
+    pub credentials: Credentials,
+    /// What upstream has just refused.
+    pub rejections: Rejections,
     /// Writes under way.
     pub errands: Errands,
     /// What each credential was spared.
@@ -124,6 +128,10 @@ pub struct Settings {
     pub invalidation: InvalidationScope,
     /// How long a passenger waits.
     pub flight_timeout: Duration,
+    /// How long a credential is believed without a word of upstream.
+    pub max_unverified: Duration,
+    /// How long a refusal is remembered.
+    pub rejection_memory: Duration,
     /// How often a safe request is sent again after upstream has failed.
     pub retries: u32,
     /// Whether region URLs in bodies point back here.
@@ -140,6 +148,8 @@ impl Settings {
             downstream: config.cache.downstream,
             invalidation: config.cache.invalidation,
             flight_timeout: config.cache.flight_timeout,
+            max_unverified: config.cache.max_unverified,
+            rejection_memory: config.cache.rejection_memory,
             retries: config.budget.retries,
             region_urls: config.rewrite.region_urls,
             log: config.log.requests,
@@ -202,9 +212,11 @@ impl Proxy {
         }
         let primary = self.primary_of(&request);
         let found = self.store().look_up(primary, request.fields()).await;
+        let policy = self.policy().under(self.pressure_on(&request));
+        let decision = freshness::decide(&request, &found, &policy, self.clock().now());
+        let (found, decision) = self.with_trust(&request, found, decision);
         let target = Target { request, primary };
-        let policy = self.policy().under(self.pressure_on(&target.request));
-        match freshness::decide(&target.request, &found, &policy, self.clock().now()) {
+        match decision {
             Decision::Reuse(freshness) => self.reuse(&target, found, freshness).await,
             Decision::ReuseUnderPressure(freshness) => {
                 self.reuse_under_pressure(&target, found, freshness).await
@@ -245,6 +257,7 @@ impl Proxy {
     /// there were.
     pub async fn purge_everything(&self) -> u64 {
         self.grounded().clear();
+        self.rejections().clear();
         let purged = self.store().purge_everything(self.clock().now()).await;
         self.metrics().store.invalidated(InvalidationCause::Purge);
         purged
@@ -310,9 +323,14 @@ impl Proxy {
         &self.0.grounded
     }
 
-    /// Returns the credentials that upstream has accepted.
-    pub fn known_credentials(&self) -> &KnownCredentials {
-        &self.0.known_credentials
+    /// Returns what upstream said of each credential.
+    pub fn credentials(&self) -> &Credentials {
+        &self.0.credentials
+    }
+
+    /// Returns what upstream has just refused.
+    pub fn rejections(&self) -> &Rejections {
+        &self.0.rejections
     }
 
     /// Returns how much memory bodies may take while they are read.

@@ -326,6 +326,8 @@ mod tests {
             invalidation: InvalidationScope::Sentry,
             settle: Duration::ZERO,
             negative_fresh_for: Duration::ZERO,
+            max_unverified: Duration::ZERO,
+            rejection_memory: Duration::ZERO,
             flight_timeout: Duration::ZERO,
             classes: CLASSES.iter().map(|name| ((*name).to_owned(), class)).collect(),
             rules,

@@ -29,6 +29,5 @@ pub struct BudgetConfig {
     /// Whether what is asked for again and again is refreshed before it goes stale.
     pub refresh_ahead: bool,
     /// Credentials that Sentry counts together: a name, and their fingerprints.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<String, Vec<String>>,
 }

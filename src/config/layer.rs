@@ -72,7 +72,12 @@ impl Layer {
             let expected = "expected text in UTF-8".to_owned();
             return Some(Err(Problem { source: name.to_owned(), key, expected }));
         };
-        Some(Ok(Self::single(name, &path, typed(text, lookup(known, &path)))))
+        let value = match path.as_slice() {
+            // What has no default has a type all the same.
+            ["budget", "aliases", _] => list(text),
+            _ => typed(text, lookup(known, &path)),
+        };
+        Some(Ok(Self::single(name, &path, value)))
     }
 
     /// Takes the value of a flag that sets the text at `key`.

@@ -353,6 +353,17 @@ mod tests {
     }
 
     #[test]
+    fn aliases_are_read_from_a_file_and_from_the_environment() {
+        let config = Case::new()
+            .file("[budget.aliases]\nalice = [\"0123456789abcdef\"]")
+            .variable("SENTRYBOX_SECRET", SECRET)
+            .variable("SENTRYBOX_BUDGET__ALIASES__BOB", "fedcba9876543210, 0000000000000000")
+            .config();
+        assert_eq!(config.budget.aliases["alice"], ["0123456789abcdef"]);
+        assert_eq!(config.budget.aliases["bob"], ["fedcba9876543210", "0000000000000000"]);
+    }
+
+    #[test]
     fn regions_classes_and_rules_can_be_added_from_the_environment() {
         let config = Case::new()
             .variable("SENTRYBOX_UPSTREAM__REGIONS__HERE", "http://127.0.0.1:8000/")

@@ -80,10 +80,10 @@ fn compare(given: &Value, known: &Value, path: &mut Vec<String>, misfits: &mut V
     }
 }
 
-/// Returns whether the section that holds the last name of `path` takes any name: regions and classes.
+/// Returns whether the section that holds the last name of `path` takes any name: regions, classes and aliases.
 fn is_open(path: &[String]) -> bool {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    matches!(path.as_slice(), ["upstream", "regions", _] | ["cache", "classes", _])
+    matches!(path.as_slice(), ["upstream", "regions", _] | ["cache", "classes", _] | ["budget", "aliases", _])
 }
 
 /// Returns every dotted key of a tree: sections, values, and the members of lists.

@@ -193,6 +193,8 @@ fn durations(config: &Config, findings: &mut Vec<Finding>) {
     let others = [
         ("cache.settle", cache.settle),
         ("cache.negative_fresh_for", cache.negative_fresh_for),
+        ("cache.max_unverified", cache.max_unverified),
+        ("cache.rejection_memory", cache.rejection_memory),
         ("budget.max_wait", config.budget.max_wait),
         ("shutdown.grace", config.shutdown.grace),
     ];

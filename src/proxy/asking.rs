@@ -96,6 +96,8 @@ impl Proxy {
         inquiry: Inquiry<'_>,
         mut make: impl FnMut() -> Request<OutgoingBody>,
     ) -> Result<Answer, ForwardFailure> {
+        // Until the answer has told what is to be thought of the credential.
+        let _turn = self.turn_of(inquiry.request).await?;
         let mut attempt = Attempt { number: 1, failures: 0, wait_left: self.budget().max_wait() };
         let mut failure = None;
         loop {
@@ -106,6 +108,9 @@ impl Proxy {
             };
             let take_off = self.take_off();
             let result = self.send(make(), reservation, take_off).await;
+            if let Ok(answer) = &result {
+                self.note_verdict(inquiry.request, answer.head.status, take_off.at);
+            }
             match self.again(&inquiry.ask, &attempt, &result) {
                 Again::No => return result,
                 Again::Refused => {}

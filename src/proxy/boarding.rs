@@ -89,6 +89,10 @@ impl Proxy {
 
     /// Boards flights until one brings what this request may have, within one deadline.
     pub async fn board(&self, miss: Miss) -> Reply {
+        let is_demanded = self.policy().directives(&miss.target.request).validation == Validation::Demanded;
+        if !is_demanded && let Some(refusal) = self.remembered_rejection(&miss.target).await {
+            return refusal;
+        }
         match time::timeout(self.settings().flight_timeout, self.board_in_time(&miss)).await {
             Ok(Some(reply)) => reply,
             // What landed was for somebody else, again and again, or cannot be shared: this request goes alone.
@@ -138,7 +142,13 @@ impl Proxy {
     async fn fly_with(&self, miss: &Miss, key: Option<CacheKey>) -> (Landing, Boarding) {
         let is_demanded = self.policy().directives(&miss.target.request).validation == Validation::Demanded;
         let must_ask = is_demanded
-            || matches!(miss.reason, ForwardReason::ClientDirective | ForwardReason::AlwaysValidate);
+            || matches!(
+                miss.reason,
+                ForwardReason::ClientDirective
+                    | ForwardReason::AlwaysValidate
+                    | ForwardReason::CredentialSuspended
+                    | ForwardReason::CredentialUnverified
+            );
         let demand = if must_ask { Demand::Validation } else { Demand::Freshness };
         let (seat, boarding) = self.take_seat(&miss.target, demand, key).await;
         if boarding == Boarding::Collapsed {
@@ -317,7 +327,7 @@ impl Proxy {
     }
 
     /// Presents a response, making the coding that this client needs if it is not at hand.
-    async fn present(
+    pub async fn present(
         &self,
         target: &Target,
         stored: &Arc<StoredResponse>,

@@ -194,7 +194,7 @@ impl Proxy {
         let request = &itinerary.target.request;
         if !self.is_shareable(request, head.status, &head.headers) {
             self.metrics().store.not_stored(NotStoredReason::NotStorable);
-            self.note_rejection(request, head.status);
+            self.note_absence(request, head.status);
             self.grounded().add(itinerary.target.primary.key(), self.clock().now());
             return Self::parcel(head, ReplyBody::streaming(body, permit), Audience::Owner);
         }
@@ -211,7 +211,7 @@ impl Proxy {
                     Obstacle::NoMemory => NotStoredReason::NoBudget,
                 };
                 self.metrics().store.not_stored(reason);
-                self.note_rejection(request, head.status);
+                self.note_absence(request, head.status);
                 Self::parcel(head, body, audience)
             }
             Err(NotCollected::Broken(error)) => {
@@ -235,7 +235,7 @@ impl Proxy {
         let Some(body) = self.body_of(request, &mut head, &bytes).await else {
             // Whoever does not take it as it is gets it decoded on the way.
             self.metrics().store.not_stored(NotStoredReason::Broken);
-            self.note_rejection(request, head.status);
+            self.note_absence(request, head.status);
             self.grounded().add(itinerary.target.primary.key(), self.clock().now());
             let body = Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
             let audience = self.audience_of(itinerary, &head.headers);
@@ -294,18 +294,16 @@ impl Proxy {
         let request = &itinerary.target.request;
         let audience = self.audience_of(itinerary, response.fields());
         let storage = if verdict.is_ok() {
-            if response.status().is_success() {
-                self.known_credentials().add(request.partition());
-            }
             match self.insert(&itinerary.target, Arc::clone(&response)).await {
                 Inserted::Yes => Storage::Stored,
                 Inserted::No => Storage::NotStored,
             }
         } else {
             self.metrics().store.not_stored(NotStoredReason::NotStorable);
-            self.note_rejection(request, response.status());
+            self.note_absence(request, response.status());
             Storage::NotStored
         };
+        self.remember_rejection(itinerary, &response, &audience);
         Cargo::Shared { response, audience, storage }
     }
 

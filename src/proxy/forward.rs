@@ -92,7 +92,7 @@ impl Proxy {
         match answer {
             Ok(Answer { head, body, permit, take_off }) => {
                 if request.is_safe() {
-                    self.note_rejection(request, head.status);
+                    self.note_absence(request, head.status);
                     self.learn_from_head(request, &head, take_off).await;
                 }
                 let status = head.status;

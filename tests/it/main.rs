@@ -7,6 +7,7 @@
 
 mod collapsing;
 mod conditionals;
+mod credentials;
 mod end_to_end;
 mod interim;
 mod isolation;

@@ -57,6 +57,7 @@ async fn some_answers_are_never_stored() {
         let house = House::with(|config| {
             config.cache.max_response_bytes = ByteSize::kib(1);
             config.budget.enabled = false;
+            config.cache.rejection_memory = Duration::ZERO;
         });
         house.upstream.plays(PROJECTS, act);
         assert_eq!(asked_upstream(&house, PROJECTS, &[]).await, 2, "{name}");
