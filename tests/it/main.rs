@@ -17,6 +17,7 @@ mod passing;
 mod presentation;
 mod recordings;
 mod shared_cache;
+mod shield;
 mod staleness;
 mod storing;
 mod support;

@@ -3,4 +3,5 @@
 pub(crate) mod binary;
 pub(crate) mod corridor;
 pub(crate) mod http;
+pub(crate) mod limited;
 pub(crate) mod scripted;
