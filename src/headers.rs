@@ -158,13 +158,27 @@ pub fn members<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<It
         .filter(|member| !member.is_empty())
 }
 
+/// Returns whether an answer says anything about whether, or for how long, it may be stored.
+pub fn speaks_of_storing(fields: &HeaderMap) -> bool {
+    let names = [header::CACHE_CONTROL, header::EXPIRES, header::LAST_MODIFIED, header::ETAG];
+    names.iter().any(|name| fields.contains_key(name))
+}
+
 /// Returns whether a media type is JSON: `application/json` or anything with the suffix `+json`.
 pub fn is_json(fields: &HeaderMap) -> bool {
-    let Some(value) = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
-        return false;
-    };
-    let essence = value.split(';').next().unwrap_or_default().trim();
+    let essence = media_type(fields);
     essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+}
+
+/// Returns whether a media type is HTML.
+pub fn is_html(fields: &HeaderMap) -> bool {
+    media_type(fields).eq_ignore_ascii_case("text/html")
+}
+
+/// Returns the media type without its parameters; nothing where there is none.
+fn media_type(fields: &HeaderMap) -> &str {
+    let value = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.split(';').next()).unwrap_or_default().trim()
 }
 
 /// The content coding of an answer, as far as it can be undone here.

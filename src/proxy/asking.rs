@@ -18,6 +18,7 @@ use crate::admission::{AdmittedRequest, BodyFraming};
 use crate::budget::permit::{self, Permit, Reservation};
 use crate::budget::scheduler::{Ask, Limit, Load, Patience, Payer};
 use crate::clock::Stopwatch;
+use crate::headers;
 use crate::metrics::upstream::UpstreamOutcome;
 use crate::proxy::Proxy;
 use crate::proxy::flight::TakeOff;
@@ -219,12 +220,13 @@ impl Proxy {
     }
 }
 
-/// A failure that says how long it lasts, or how it may be stored, is upstream's considered answer.
+/// What an edge on the way says in HTML is not Sentry's own answer: that would be JSON, and is passed on. A failure that says
+/// how long it lasts, or that speaks of storing it, is a considered answer, too.
 fn again_after(status: StatusCode, fields: &HeaderMap) -> Again {
-    let considered = [header::RETRY_AFTER, header::CACHE_CONTROL, header::EXPIRES];
+    let is_considered = fields.contains_key(header::RETRY_AFTER) || headers::speaks_of_storing(fields);
     match status.as_u16() {
         429 => Again::Refused,
-        502..=504 if !considered.iter().any(|name| fields.contains_key(name)) => Again::Failed,
+        502..=504 if headers::is_html(fields) && !is_considered => Again::Failed,
         _ => Again::No,
     }
 }
@@ -246,9 +248,12 @@ mod tests {
     fn a_considered_failure_is_not_asked_for_again() {
         let again = |code, pairs: &[_]| again_after(StatusCode::from_u16(code).unwrap(), &fields(pairs));
         assert_eq!(again(429, &[("retry-after", "1")]), Again::Refused);
-        assert_eq!(again(503, &[]), Again::Failed);
-        assert_eq!(again(503, &[("retry-after", "60")]), Again::No);
-        assert_eq!(again(503, &[("cache-control", "max-age=60")]), Again::No);
-        assert!([200, 404, 500, 501].iter().all(|code| again(*code, &[]) == Again::No));
+        let html = ("content-type", "text/html; charset=utf-8");
+        assert_eq!(again(503, &[html]), Again::Failed);
+        assert_eq!(again(503, &[]), Again::No);
+        assert_eq!(again(503, &[("content-type", "application/json")]), Again::No);
+        assert_eq!(again(503, &[html, ("retry-after", "60")]), Again::No);
+        assert_eq!(again(503, &[html, ("last-modified", "Fri, 15 Jan 2027 08:00:00 GMT")]), Again::No);
+        assert!([200, 404, 500, 501].iter().all(|code| again(*code, &[html]) == Again::No));
     }
 }

@@ -14,7 +14,7 @@ use crate::cache::generations::Standing;
 use crate::cache::key::{CacheKey, KeyHashBuilder};
 use crate::cache::stored_response::{Provenance, StoredResponse};
 use crate::handling::Handling;
-use crate::headers::{CacheOutcome, CacheStatus};
+use crate::headers::{self, CacheOutcome, CacheStatus};
 use crate::proxy::flight::Itinerary;
 use crate::proxy::landing::Audience;
 use crate::proxy::reply::{Reply, Source};
@@ -74,7 +74,11 @@ impl Proxy {
         response: &Arc<StoredResponse>,
         audience: &Audience,
     ) {
-        let is_rejection = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        // What says for how long it may be stored is not ours to tell again for longer: 401 and 403 are not heuristically
+        // cacheable (RFC 9110 §15.1). Sentry says nothing, and only of a credential is it known to be dead.
+        let is_rejection = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            && itinerary.target.request.credential().is_some()
+            && !headers::speaks_of_storing(response.fields());
         let Audience::Variant { nominated, key } = audience else { return };
         let memory = self.settings().rejection_memory;
         if !is_rejection || memory.is_zero() {

@@ -83,11 +83,15 @@ impl Act {
 
     /// Answers with a status and JSON.
     pub(crate) fn status(status: u16, text: impl Into<String>) -> Self {
-        let mut act = Self::json(text);
-        if let Ending::Answer { status: placeholder, .. } = &mut act.ending {
+        Self::json(text).with_status(status)
+    }
+
+    /// Answers the same with another status.
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
+        if let Ending::Answer { status: placeholder, .. } = &mut self.ending {
             *placeholder = StatusCode::from_u16(status).unwrap();
         }
-        act
+        self
     }
 
     /// Answers 200 with bytes of no type.
