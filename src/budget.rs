@@ -3,7 +3,7 @@
 //! Every call to upstream, writes and pass-through included, goes through here: [`Budget::reserve`] before it is sent,
 //! [`Reservation::settle`] when its answer's head is there, and its `Permit` lives until the body has ended. What Sentry
 //! says of its limits is learned from every answer ([`account`], [`meter`]); what refuses or fails is left alone for a
-//! while ([`gate`]); who must wait stands in a fair line ([`line`]), and [`scheduler`] calls.
+//! while ([`gate`]); who must wait stands in a fair line ([`mod@line`]), and [`scheduler`] calls.
 //!
 //! What goes at a client's pace must not hold up everybody else: requests that bring a body share at most half of the
 //! capacity among them, and their permits, like those of answers that stream to a client, lapse after ten seconds. Sentry

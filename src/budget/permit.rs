@@ -174,7 +174,7 @@ fn retry_after(fields: &HeaderMap, now: SystemTime) -> Option<Duration> {
     (wait <= LONGEST_REFUSAL).then_some(wait)
 }
 
-/// Returns a random time to wait longer: some, up to [`MOST_JITTER`].
+/// Returns a random time to wait longer: some, up to a quarter of a second.
 pub fn jitter() -> Duration {
     let mut bytes = [0; 1];
     // Without randomness it is the same for all: no worse than no jitter at all.

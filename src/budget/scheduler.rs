@@ -321,3 +321,185 @@ impl Scheduler {
         (account.and_then(|account| account.present(&limit.route, &moment)), pressure)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+    use crate::testing::{SUBJECT, asked, start};
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    fn scheduler(change: impl FnOnce(&mut BudgetConfig)) -> Scheduler {
+        let mut config = load::defaults().budget;
+        change(&mut config);
+        Scheduler::new(&config)
+    }
+
+    /// What a token asks of an upstream, on a route.
+    fn ask(token: &str, upstream: &str, route: &str) -> Ask {
+        let credential = format!("Bearer sntryu_{token}");
+        let partition = asked(SUBJECT, &[("authorization", &credential)]).partition();
+        let identity = BudgetIdentity::Credential(partition);
+        let payer = Payer { upstream: upstream.into(), identity, method: Method::GET };
+        let limit = Limit { payer, route: RouteLabel::Template(route.into()) };
+        Ask { limit, partition, load: Load::Bare, patience: Patience::Full }
+    }
+
+    fn at(milliseconds: u64) -> SystemTime {
+        start() + Duration::from_millis(milliseconds)
+    }
+
+    fn taken(entry: &Entry) -> Charge {
+        match entry {
+            Entry::Taken(charge) => *charge,
+            Entry::InLine(..) | Entry::Refused(_) => panic!("not taken: {entry:?}"),
+        }
+    }
+
+    fn called(entry: Entry) -> oneshot::Receiver<Charge> {
+        match entry {
+            Entry::InLine(_, called, _) => called,
+            Entry::Taken(_) | Entry::Refused(_) => panic!("not in line: {entry:?}"),
+        }
+    }
+
+    /// An answer at that moment, in the window of its second, of which so much is left.
+    fn answer(limit: u32, remaining: u32, milliseconds: u64) -> Observation {
+        let received = at(milliseconds);
+        let second = at(milliseconds - milliseconds % 1_000);
+        let reset = second.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 1;
+        let fields = LimitFields {
+            limit: Some(limit),
+            remaining: Some(remaining),
+            reset: Some(reset),
+            ..LimitFields::default()
+        };
+        let date = Some(second);
+        Observation { fields: Some(fields), outcome: Outcome::Answered, date, retry_after: None, received }
+    }
+
+    fn failed(milliseconds: u64) -> Observation {
+        Observation { fields: None, outcome: Outcome::Failed, ..answer(1, 1, milliseconds) }
+    }
+
+    /// Sends a request and has it answered.
+    fn exchange(scheduler: &mut Scheduler, ask: &Ask, seen: &Observation) {
+        let charge = taken(&scheduler.enter(ask, LONG, seen.received));
+        scheduler.settle((ask, charge), seen, Duration::ZERO);
+        scheduler.give_back(&ask.limit.payer.upstream, ask.load);
+    }
+
+    #[test]
+    fn the_caps_are_each_upstreams_own() {
+        let mut scheduler = scheduler(|config| config.max_concurrent = 1);
+        taken(&scheduler.enter(&ask("a", "one", "/a/"), LONG, at(0)));
+        called(scheduler.enter(&ask("b", "one", "/a/"), LONG, at(0)));
+        taken(&scheduler.enter(&ask("b", "two", "/a/"), LONG, at(0)));
+    }
+
+    #[test]
+    fn who_waits_for_one_limit_does_not_hold_up_another() {
+        let mut scheduler = scheduler(|_| {});
+        exchange(&mut scheduler, &ask("a", "one", "/a/"), &answer(1, 0, 0));
+        called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(10)));
+        taken(&scheduler.enter(&ask("b", "one", "/a/"), LONG, at(10)));
+        assert_eq!(scheduler.waiting(), 1);
+    }
+
+    #[test]
+    fn a_known_wait_counts_those_who_stand_before_and_share_the_limit() {
+        let mut scheduler = scheduler(|_| {});
+        for (route, left) in [("/a/", 1), ("/b/", 0)] {
+            exchange(&mut scheduler, &ask("a", "one", route), &answer(2, left, 0));
+        }
+        let second = Duration::from_secs(1);
+        let mut line = Vec::new();
+        for number in 0..6 {
+            let route = if number % 2 == 0 { "/a/" } else { "/b/" };
+            line.push(called(scheduler.enter(&ask("a", "one", route), LONG, at(10))));
+        }
+        let next = ask("a", "one", "/a/");
+        let outlook = scheduler.outlook(&next, at(10));
+        let wait = scheduler.known_wait(&next, outlook);
+        assert!(3 * second < wait && wait <= 5 * second, "{wait:?}");
+        assert!(matches!(scheduler.enter(&next, 2 * second, at(10)), Entry::Refused(_)));
+    }
+
+    #[test]
+    fn credentials_that_share_a_limit_take_turns() {
+        let mut scheduler = scheduler(|_| {});
+        let shared = |token: &str| {
+            let mut ask = ask(token, "one", "/a/");
+            ask.limit.payer.identity = BudgetIdentity::Alias(0);
+            ask
+        };
+        exchange(&mut scheduler, &shared("noisy"), &answer(1, 0, 0));
+        let mut noisy: Vec<_> =
+            (0..5).map(|_| called(scheduler.enter(&shared("noisy"), LONG, at(10)))).collect();
+        let mut quiet = called(scheduler.enter(&shared("quiet"), LONG, at(20)));
+        for (second, is_quiet_called) in [(1, false), (2, true)] {
+            scheduler.call(at(second * 1_000 + 500));
+            assert_eq!(quiet.try_recv().is_ok(), is_quiet_called, "{second}");
+            let charge = noisy[0].try_recv();
+            if let Ok(charge) = charge {
+                noisy.remove(0);
+                let seen = answer(1, 0, second * 1_000 + 600);
+                scheduler.settle((&shared("noisy"), charge), &seen, Duration::ZERO);
+            }
+        }
+    }
+
+    #[test]
+    fn when_a_probe_has_failed_those_are_sent_away_who_came_before_it() {
+        let mut scheduler = scheduler(|_| {});
+        for number in 0..5 {
+            exchange(&mut scheduler, &ask(&number.to_string(), "one", "/a/"), &failed(0));
+        }
+        assert_eq!(scheduler.closed_gates(), 1);
+        let mut before = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(10)));
+        let mut elsewhere = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(20)));
+        assert_eq!(scheduler.call(at(1_500)), None, "one goes, the other waits for it");
+        let charge = before.try_recv().unwrap();
+        let mut after = called(scheduler.enter(&ask("b", "one", "/a/"), LONG, at(1_600)));
+        scheduler.settle((&ask("a", "one", "/a/"), charge), &failed(1_700), Duration::ZERO);
+        assert_eq!(elsewhere.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(after.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert_eq!(scheduler.waiting(), 1);
+    }
+
+    #[test]
+    fn an_upstream_that_never_speaks_of_limits_has_none_for_anybody() {
+        let mut scheduler = scheduler(|_| {});
+        let silent = Observation { fields: None, ..answer(1, 1, 0) };
+        for token in ["a", "b", "c"] {
+            exchange(&mut scheduler, &ask(token, "one", "/a/"), &silent);
+        }
+        for _ in 0..50 {
+            taken(&scheduler.enter(&ask("new", "one", "/a/"), LONG, at(10)));
+        }
+        taken(&scheduler.enter(&ask("new", "two", "/a/"), LONG, at(10)));
+        called(scheduler.enter(&ask("new", "two", "/a/"), LONG, at(10)));
+    }
+
+    #[test]
+    fn accounts_in_which_nothing_happens_are_forgotten_when_there_are_too_many() {
+        let mut scheduler = scheduler(|_| {});
+        let busy = ask("busy", "one", "/a/");
+        taken(&scheduler.enter(&busy, LONG, at(0)));
+        for number in 0..MOST_ACCOUNTS + 10 {
+            exchange(&mut scheduler, &ask(&number.to_string(), "one", "/a/"), &answer(9, 9, 0));
+        }
+        assert!(scheduler.accounts.len() <= MOST_ACCOUNTS);
+        assert!(scheduler.accounts.contains_key(&busy.limit.payer));
+    }
+
+    #[test]
+    fn a_line_that_is_full_takes_nobody_in() {
+        let mut scheduler = scheduler(|config| config.max_waiting = 1);
+        exchange(&mut scheduler, &ask("a", "one", "/a/"), &answer(1, 0, 0));
+        let _first = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(10)));
+        let refused = scheduler.enter(&ask("a", "one", "/a/"), LONG, at(10));
+        assert!(matches!(refused, Entry::Refused(Outlook::WhenOneEnds(Hold::Capacity))), "{refused:?}");
+    }
+}
