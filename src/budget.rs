@@ -60,6 +60,15 @@ pub struct Shared {
     max_wait: Duration,
 }
 
+/// What is known of a limit at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Headroom {
+    /// What the limit fields of an answer would say; `None` where nothing is known.
+    pub fields: Option<LimitFields>,
+    /// How much is in use.
+    pub pressure: Pressure,
+}
+
 /// Why a request may not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("upstream may not be asked now: {}", hold.label())]
@@ -115,10 +124,10 @@ impl Budget {
         Ok(Reservation::new(Arc::clone(shared), ask, (charge, held)))
     }
 
-    /// Returns what is known of a limit at this moment: what the fields of an answer would say, and how short it is.
-    pub fn present(&self, limit: &Limit) -> (Option<LimitFields>, Pressure) {
-        let Some(shared) = &self.0 else { return (None, Pressure::NONE) };
-        shared.scheduler().present(limit, shared.now())
+    /// Returns what is known of a limit at this moment.
+    pub fn headroom(&self, limit: &Limit) -> Headroom {
+        let Some(shared) = &self.0 else { return Headroom::default() };
+        shared.scheduler().headroom(limit, shared.now())
     }
 
     /// Returns how many requests hold a permit.
@@ -567,10 +576,10 @@ mod tests {
         let clock = Clock::start();
         let budget = Budget::new(&config(100), clock.clone());
         let ask = ask_of("one", "/a/");
-        assert_eq!(budget.present(&ask.limit), (None, Pressure::NONE));
+        assert_eq!(budget.headroom(&ask.limit), Headroom::default());
         drop(counted(budget.reserve(ask.clone(), LONG).await.unwrap(), &clock, (40, 39)));
         let _under_way = budget.reserve(ask.clone(), LONG).await.unwrap();
-        let (present, pressure) = budget.present(&ask.limit);
-        assert_eq!((present.unwrap().remaining, pressure), (Some(38), Pressure::of(1, 40)));
+        let Headroom { fields, pressure } = budget.headroom(&ask.limit);
+        assert_eq!((fields.unwrap().remaining, pressure), (Some(38), Pressure::of(1, 40)));
     }
 }

@@ -21,7 +21,7 @@ use http_body::Body;
 use tokio::time;
 
 use crate::admission::{Admission, AdmittedRequest, BodyFraming, Eligibility};
-use crate::budget::Budget;
+use crate::budget::{Budget, Headroom};
 use crate::cache::directives::Storing;
 use crate::cache::freshness::{self, Decision};
 use crate::cache::generations::Generations;
@@ -36,7 +36,6 @@ use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::metrics::Metrics;
 use crate::metrics::store::InvalidationCause;
 use crate::peer::Peer;
-use crate::pressure::Pressure;
 use crate::proxy::boarding::FlightKey;
 use crate::proxy::body::{BodyMemory, ReplyBody};
 use crate::proxy::credentials::Credentials;
@@ -164,6 +163,8 @@ pub struct Target {
     pub request: Arc<AdmittedRequest>,
     /// Its primary key.
     pub primary: PrimaryKey,
+    /// What was known of its caller's limit when it came.
+    pub headroom: Headroom,
 }
 
 /// Something to be fetched: for whom, in place of what, and why.
@@ -212,10 +213,11 @@ impl Proxy {
         }
         let primary = self.primary_of(&request);
         let found = self.store().look_up(primary, request.fields()).await;
-        let policy = self.policy().under(self.pressure_on(&request));
+        let headroom = self.headroom_of(&request);
+        let policy = self.policy().under(headroom.pressure);
         let decision = freshness::decide(&request, &found, &policy, self.clock().now());
         let (found, decision) = self.with_trust(&request, found, decision);
-        let target = Target { request, primary };
+        let target = Target { request, primary, headroom };
         match decision {
             Decision::Reuse(freshness) => self.reuse(&target, found, freshness).await,
             Decision::ReuseUnderPressure(freshness) => {
@@ -263,9 +265,9 @@ impl Proxy {
         purged
     }
 
-    /// Returns how much of what this request's caller may ask is in use.
-    fn pressure_on(&self, request: &AdmittedRequest) -> Pressure {
-        self.budget().present(&self.limit_of(request, &Method::GET)).1
+    /// Returns what is known of the limit that such a request counts against, were it to be forwarded.
+    pub fn headroom_of(&self, request: &AdmittedRequest) -> Headroom {
+        self.budget().headroom(&self.limit_of(request, &Method::GET))
     }
 
     /// Returns the primary key of what a request asks for.

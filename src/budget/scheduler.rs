@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use tokio::sync::oneshot;
 
+use crate::budget::Headroom;
 use crate::budget::account::{Account, Charge, Loss};
 use crate::budget::limit_fields::LimitFields;
 use crate::budget::line::{Crowded, Line, Place, Waiting};
@@ -307,8 +308,8 @@ impl Scheduler {
         upstreams + self.accounts.values().map(Account::closed).sum::<usize>()
     }
 
-    /// Returns what is known of a limit at this moment: what the fields of an answer would say, and how short it is.
-    pub fn present(&self, limit: &Limit, now: SystemTime) -> (Option<LimitFields>, Pressure) {
+    /// Returns what is known of a limit at `now`.
+    pub fn headroom(&self, limit: &Limit, now: SystemTime) -> Headroom {
         let upstream = self.upstreams.get(&limit.payer.upstream);
         let is_broken = upstream.is_some_and(UpstreamState::is_broken);
         let moment = self.moment(&limit.payer.upstream, now);
@@ -318,7 +319,7 @@ impl Scheduler {
             Some(account) => account.pressure(&limit.route, &moment),
             None => Pressure::NONE,
         };
-        (account.and_then(|account| account.present(&limit.route, &moment)), pressure)
+        Headroom { fields: account.and_then(|account| account.present(&limit.route, &moment)), pressure }
     }
 }
 

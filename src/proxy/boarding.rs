@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Response, StatusCode};
+use http::{Response, StatusCode};
 use tokio::time;
 
 use crate::cache::directives::Validation;
@@ -288,7 +288,15 @@ impl Proxy {
         let mut response = self.present(target, stored, Source::Reused(reuse.freshness)).await;
         stored.note_reuse();
         // What is left at this moment, never what was left when it was stored.
-        if let (Some(limits), _) = self.budget().present(&self.limit_of(&target.request, &Method::GET)) {
+        let headroom = match reuse.handling {
+            Handling::Forward(_) => self.headroom_of(&target.request),
+            Handling::Reuse
+            | Handling::ReuseThenRevalidate
+            | Handling::ReuseUnderPressure
+            | Handling::RefreshAhead
+            | Handling::Refuse(_) => target.headroom,
+        };
+        if let Some(limits) = headroom.fields {
             limits.write(response.headers_mut());
         }
         Reply { response, handling: reuse.handling, status: reuse.status }

@@ -14,6 +14,7 @@ use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, response};
 
 use crate::admission::{AdmittedRequest, Eligibility};
+use crate::budget::Headroom;
 use crate::cache::directives::Storing;
 use crate::cache::stored_response::{Found, Provenance};
 use crate::cache::storing::{self, NotStorable};
@@ -34,7 +35,11 @@ impl Proxy {
         if !is_head_of_get || head.status != StatusCode::OK {
             return;
         }
-        let target = Target { request: Arc::clone(request), primary: self.primary_of(request) };
+        let target = Target {
+            request: Arc::clone(request),
+            primary: self.primary_of(request),
+            headroom: Headroom::default(),
+        };
         let Found::Stored(stored, _) = self.store().look_up(target.primary, request.fields()).await else {
             return;
         };

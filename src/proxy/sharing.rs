@@ -42,7 +42,7 @@ impl Proxy {
             return Audience::Owner;
         }
         let nominated: Arc<[HeaderName]> = nominated(fields).into();
-        let Target { request, primary } = &itinerary.target;
+        let Target { request, primary, .. } = &itinerary.target;
         let key = self.store().variant_by(*primary, &nominated, request.fields());
         Audience::Variant { nominated, key }
     }
