@@ -24,6 +24,7 @@ use crate::proxy::credentials::Credentials;
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
 use crate::proxy::ledger::Ledger;
+use crate::proxy::refreshing::RefreshPauses;
 use crate::proxy::rejections::Rejections;
 use crate::proxy::{Proxy, Rooms, Settings};
 use crate::regions::{BadOrigin, Regions};
@@ -93,6 +94,7 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
         grounded: Grounded::default(),
         credentials: Credentials::default(),
         rejections: Rejections::default(),
+        refresh_pauses: RefreshPauses::default(),
         ledger: Ledger::default(),
         errands: Errands::default(),
     });

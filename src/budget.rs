@@ -20,18 +20,21 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time;
 
-use crate::budget::account::{Charge, Loss};
+use crate::budget::account::Loss;
+use crate::budget::ask::{Ask, BRIEF, Limit, Load, Patience, Payer};
 use crate::budget::limit_fields::LimitFields;
 use crate::budget::line::Place;
 use crate::budget::observation::Observation;
 use crate::budget::permit::Reservation;
-use crate::budget::scheduler::{Ask, BRIEF, Entry, Limit, Load, Outlook, Patience, Scheduler};
+use crate::budget::route_state::Charge;
+use crate::budget::scheduler::{Entry, Outlook, Reached, Scheduler};
 use crate::clock::Clock;
 use crate::config::budget::BudgetConfig;
 use crate::handling::Hold;
 use crate::pressure::Pressure;
 
 pub mod account;
+pub mod ask;
 pub mod gate;
 pub mod learning;
 pub mod limit_fields;
@@ -39,9 +42,13 @@ pub mod line;
 pub mod meter;
 pub mod observation;
 pub mod permit;
+pub mod route_state;
 pub mod scheduler;
 pub mod upstream_clock;
 pub mod upstream_state;
+
+/// How long the line is not looked at again for time alone.
+const SHORTEST_ALARM: Duration = Duration::from_millis(2);
 
 /// What a client is told to wait for that waits for something whose end nobody knows.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
@@ -156,12 +163,13 @@ struct Queued<'a> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
+        let payer = &self.ask.limit.payer;
         if self.shared.scheduler().leave(&self.ask.limit, self.place) {
-            self.shared.call();
+            self.shared.call(payer, Reached::Payer);
         } else if let Ok(charge) = self.called.try_recv() {
             // Called, but its client has just left.
             self.shared.lose((self.ask, charge), Loss::GivenUp);
-            self.shared.give_back(&self.ask.limit.payer.upstream, self.ask.load);
+            self.shared.give_back(payer, self.ask.load);
         }
     }
 }
@@ -184,7 +192,7 @@ impl Shared {
         within: Duration,
     ) -> Result<Charge, Refused> {
         let mut queued = Queued { shared: self, ask, place, called };
-        self.call();
+        self.call(&ask.limit.payer, Reached::Payer);
         if let Ok(Ok(charge)) = time::timeout(within, &mut queued.called).await {
             return Ok(charge);
         }
@@ -194,22 +202,36 @@ impl Shared {
     }
 
     /// Calls everybody who may go now, and has the next one called when time has come.
-    fn call(self: &Arc<Self>) {
+    fn call(self: &Arc<Self>, payer: &Payer, reached: Reached) {
         let now = self.now();
         let soonest = {
             let mut scheduler = self.scheduler();
             if scheduler.is_nobody_waiting() {
                 return;
             }
-            scheduler.call(now)
+            match reached {
+                Reached::Nobody => return,
+                Reached::Payer => scheduler.call_payer(payer, now),
+                Reached::Everybody => scheduler.call(now),
+            }
         };
-        if let Some(wait) = soonest {
-            self.set_alarm(now + wait.min(self.max_wait), now);
-        }
+        self.set_alarm(soonest, now);
     }
 
-    /// Has the line looked at again at a moment, unless it will be before.
-    fn set_alarm(self: &Arc<Self>, at: SystemTime, now: SystemTime) {
+    /// Calls everybody who may go by now.
+    fn ring(self: &Arc<Self>) {
+        let now = self.now();
+        let soonest = {
+            let mut scheduler = self.scheduler();
+            if scheduler.is_nobody_waiting() { None } else { scheduler.call(now) }
+        };
+        self.set_alarm(soonest, now);
+    }
+
+    /// Has the line looked at again when that time has passed, unless it will be before.
+    fn set_alarm(self: &Arc<Self>, soonest: Option<Duration>, now: SystemTime) {
+        let Some(wait) = soonest else { return };
+        let at = now + wait.clamp(SHORTEST_ALARM, self.max_wait.max(SHORTEST_ALARM));
         {
             let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
             if alarm.is_some_and(|set| now < set && set <= at) {
@@ -225,7 +247,7 @@ impl Shared {
                 let mut alarm = shared.alarm.lock().unwrap_or_else(PoisonError::into_inner);
                 *alarm = alarm.filter(|set| *set != at);
             }
-            shared.call();
+            shared.ring();
         });
     }
 
@@ -242,21 +264,29 @@ impl Shared {
 
     /// Learns from an answer.
     pub fn settle(self: &Arc<Self>, charged: (&Ask, Charge), seen: &Observation, jitter: Duration) {
-        self.scheduler().settle(charged, seen, jitter);
-        self.call();
+        let reached = self.scheduler().settle(charged, seen, jitter);
+        self.call(&charged.0.limit.payer, reached);
     }
 
     /// Notes that a request ended without an answer.
     pub fn lose(self: &Arc<Self>, charged: (&Ask, Charge), loss: Loss) {
         let now = self.now();
-        self.scheduler().lose(charged, loss, now);
-        self.call();
+        let reached = self.scheduler().lose(charged, loss, now);
+        self.call(&charged.0.limit.payer, reached);
+    }
+
+    /// Stops waiting for a request that goes at its client's pace; returns what is left to be settled.
+    pub fn lapse(self: &Arc<Self>, charged: (&Ask, Charge)) -> Charge {
+        let now = self.now();
+        let left = self.scheduler().lapse(charged, now);
+        self.call(&charged.0.limit.payer, Reached::Everybody);
+        left
     }
 
     /// Gives back a place among the requests at a time.
-    pub fn give_back(self: &Arc<Self>, upstream: &str, load: Load) {
-        self.scheduler().give_back(upstream, load);
-        self.call();
+    pub fn give_back(self: &Arc<Self>, payer: &Payer, load: Load) {
+        let reached = self.scheduler().give_back(&payer.upstream, load);
+        self.call(payer, reached);
     }
 }
 
@@ -268,8 +298,8 @@ mod tests {
     use http::StatusCode;
     use http::header::HeaderMap;
 
+    use crate::budget::account::Reach;
     use crate::budget::permit::Permit;
-    use crate::budget::scheduler::Payer;
     use crate::config::load;
     use crate::credential::{BudgetIdentity, CredentialPartition};
     use crate::routes::RouteLabel;
@@ -464,7 +494,7 @@ mod tests {
     async fn broken() -> Budget {
         let budget = budget(100);
         for _ in 0..5 {
-            budget.reserve(anybody(), LONG).await.unwrap().fail();
+            budget.reserve(anybody(), LONG).await.unwrap().fail(Reach::Unreachable);
         }
         budget
     }
@@ -504,7 +534,7 @@ mod tests {
         let probe = probe.await.unwrap().unwrap();
         let after = line_up();
         time::sleep(Duration::from_millis(10)).await;
-        probe.fail();
+        probe.fail(Reach::Unreachable);
         let refused = before.await.unwrap().map(drop).unwrap_err();
         assert_eq!(refused.hold, Hold::Breaker);
         assert!(SECOND <= refused.retry_after, "{refused:?}");

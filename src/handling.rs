@@ -191,8 +191,6 @@ pub enum Hold {
     Gate,
     /// Upstream as a whole has failed again and again.
     Breaker,
-    /// Upstream has rejected the credential, and another request of it is trying.
-    Suspension,
     /// Our own cap on requests at a time is reached.
     Capacity,
     /// Our own cap on requests per second is reached.
@@ -201,13 +199,12 @@ pub enum Hold {
 
 impl Hold {
     /// Every hold, for tables and metrics.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Learning,
         Self::Window,
         Self::Concurrency,
         Self::Gate,
         Self::Breaker,
-        Self::Suspension,
         Self::Capacity,
         Self::Rate,
     ];
@@ -216,7 +213,7 @@ impl Hold {
     pub const fn averts_refusal(self) -> bool {
         match self {
             Self::Window | Self::Concurrency | Self::Gate => true,
-            Self::Learning | Self::Breaker | Self::Suspension | Self::Capacity | Self::Rate => false,
+            Self::Learning | Self::Breaker | Self::Capacity | Self::Rate => false,
         }
     }
 
@@ -228,7 +225,6 @@ impl Hold {
             Self::Concurrency => "concurrency",
             Self::Gate => "gate",
             Self::Breaker => "breaker",
-            Self::Suspension => "suspension",
             Self::Capacity => "capacity",
             Self::Rate => "rate",
         }

@@ -44,6 +44,7 @@ use crate::proxy::grounded::Grounded;
 use crate::proxy::landing::Landing;
 use crate::proxy::ledger::Ledger;
 use crate::proxy::record::Exchange;
+use crate::proxy::refreshing::RefreshPauses;
 use crate::proxy::rejections::Rejections;
 use crate::proxy::reply::Reply;
 use crate::regions::Regions;
@@ -63,6 +64,7 @@ pub mod landing;
 pub mod ledger;
 pub mod outgoing;
 pub mod record;
+pub mod refreshing;
 pub mod rejections;
 pub mod reply;
 pub mod sharing;
@@ -110,6 +112,8 @@ pub struct Rooms {
     pub credentials: Credentials,
     /// What upstream has just refused.
     pub rejections: Rejections,
+    /// What could not be refreshed.
+    pub refresh_pauses: RefreshPauses,
     /// Writes under way.
     pub errands: Errands,
     /// What each credential was spared.
@@ -328,6 +332,11 @@ impl Proxy {
     /// Returns what upstream said of each credential.
     pub fn credentials(&self) -> &Credentials {
         &self.0.credentials
+    }
+
+    /// Returns what could not be refreshed.
+    pub fn refresh_pauses(&self) -> &RefreshPauses {
+        &self.0.refresh_pauses
     }
 
     /// Returns what upstream has just refused.

@@ -1,44 +1,51 @@
-//! What one caller may ask by one method: the limit that its routes share, and those that routes have for themselves. Pure.
+//! What one caller may ask by one method: its limits, and which routes count against which. Pure.
 //!
-//! Sentry counts most endpoints of a caller together, and some apart, and does not say which (`sentry-api.md` §2). So every
-//! route is taken to share the common limit until its first answer states another one; the first request to a route is
-//! answered before a second one is sent to it. When a route that shared it states another limit, the common limit has
-//! changed, or the route was given its own: the next answer of another route tells. A refusal that says that the limit is
-//! used up closes the limit; any other, and a run of failures, the route alone.
+//! Sentry counts most endpoints of a caller together, and some apart, and does not say which (`sentry-api.md` §2). Routes that
+//! state the same numbers are taken to share a limit. A route of which nothing is known goes only where every known limit
+//! would let it, and has one request answered before a second one is sent. When a route states other numbers than before,
+//! the limit has changed for all that share it, or the route was given its own: the next answer of another route tells. A
+//! refusal that says that the limit is used up closes the limit; any other, and a run of failures, the route alone.
 //!
-//! Invariant: a limit that several routes might share is never counted for each of them alone.
-//! Not here: counting (`budget::meter`), who waits (`budget::scheduler`).
+//! Invariants: a limit that several routes might share is never counted for each of them alone; what was counted is taken
+//! back where it was counted. Not here: counting (`budget::meter`), who waits (`budget::scheduler`).
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use crate::budget::gate::{Gate, Passage};
-use crate::budget::learning::Learning;
-use crate::budget::limit_fields::LimitFields;
+use crate::budget::gate::{Errand, Passage};
+use crate::budget::limit_fields::{LimitFields, Stated};
 use crate::budget::meter::Meter;
-use crate::budget::observation::{Limits, Moment, Observation, Outcome, Verdict};
+use crate::budget::observation::{Limits, Moment, Observation, Verdict};
+use crate::budget::route_state::{Charge, Counted, RouteLimit, RouteState};
 use crate::handling::Hold;
 use crate::pressure::Pressure;
 use crate::routes::RouteLabel;
 
+/// Most limits that one caller's routes are told apart by.
+const MOST_LIMITS: usize = 8;
+
 /// The limits of one caller and method.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Account {
-    common: Meter,
+    /// The first one is what everything counts against while nothing is known.
+    limits: Vec<SharedLimit>,
     routes: HashMap<RouteLabel, RouteState>,
-    /// The route that stated another limit last, and what the common one was until then.
-    suspect: Option<(RouteLabel, u32)>,
+    suspect: Option<Suspect>,
 }
 
-/// Where a request was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Charge {
-    /// With the caller's other routes.
-    Common,
-    /// Against the route's own limit.
-    Own,
-    /// Nowhere: the route has none.
-    Nothing,
+/// A limit, and from which other one it was told apart last.
+#[derive(Debug, Default)]
+struct SharedLimit {
+    meter: Meter,
+    split_from: Option<usize>,
+}
+
+/// A route that stated other numbers than those it shared a limit with, which may have changed for all.
+#[derive(Debug)]
+struct Suspect {
+    route: RouteLabel,
+    limit: usize,
+    former: Stated,
 }
 
 /// How a request ended that was not answered.
@@ -48,79 +55,103 @@ pub enum Loss {
     Failed {
         /// By how much a gate that this closes opens later than it could.
         jitter: Duration,
+        /// Whether it was reached at all.
+        reach: Reach,
     },
     /// It was given up, which says nothing.
     GivenUp,
 }
 
-/// One route.
-#[derive(Debug, Default)]
-struct RouteState {
-    limit: RouteLimit,
-    gate: Gate,
+/// Whether upstream was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// It was, and something went wrong then.
+    Reached,
+    /// It was not.
+    Unreachable,
 }
 
-/// What is known of one route's limit.
-#[derive(Debug)]
-enum RouteLimit {
-    /// Nothing yet; so many requests are under way to find out.
-    Unknown { learning: Learning, in_flight: u32 },
-    /// It shares the common one.
-    Common,
-    /// Its own.
-    Own(Box<Meter>),
-    /// None: its answers say nothing of limits.
-    Unlimited,
-}
-
-impl Default for RouteLimit {
+impl Default for Account {
     fn default() -> Self {
-        Self::Unknown { learning: Learning::default(), in_flight: 0 }
+        Self { limits: vec![SharedLimit::default()], routes: HashMap::new(), suspect: None }
     }
 }
 
 impl Account {
     /// Says whether a request to this route may be sent.
     pub fn verdict(&self, route: &RouteLabel, moment: &Moment) -> Verdict {
-        let Some(state) = self.routes.get(route) else { return self.common.verdict(moment) };
+        let Some(state) = self.routes.get(route) else { return self.strictest(moment) };
         match state.gate.passage(moment.now) {
-            Passage::Closed(wait, hold) => return Verdict::Wait(wait, hold),
-            Passage::Probing(hold) => return Verdict::AwaitAnswer(hold),
+            Passage::Closed(wait, hold) | Passage::Probing(wait, hold) => return Verdict::Wait(wait, hold),
             Passage::Free => {}
         }
         match &state.limit {
-            RouteLimit::Own(meter) => meter.verdict(moment),
+            RouteLimit::Of(limit) => {
+                self.limits.get(*limit).map_or(Verdict::Spend, |limit| limit.meter.verdict(moment))
+            }
             RouteLimit::Unlimited => Verdict::Spend,
             RouteLimit::Unknown { learning, in_flight }
-                if moment.limits == Limits::Possible && self.common.limits().is_some() =>
+                if moment.limits == Limits::Possible && self.is_anything_known() =>
             {
                 match learning.hold(*in_flight, moment.now) {
                     Some(wait) => Verdict::Wait(wait, Hold::Learning),
-                    None => self.common.verdict(moment),
+                    None => self.strictest(moment),
                 }
             }
-            RouteLimit::Unknown { .. } | RouteLimit::Common => self.common.verdict(moment),
+            RouteLimit::Unknown { .. } | RouteLimit::Various => self.strictest(moment),
         }
+    }
+
+    /// Returns the verdict of the first limit that holds.
+    fn strictest(&self, moment: &Moment) -> Verdict {
+        let mut verdicts = self.limits.iter().map(|limit| limit.meter.verdict(moment));
+        verdicts.find(|verdict| *verdict != Verdict::Spend).unwrap_or(Verdict::Spend)
+    }
+
+    fn is_anything_known(&self) -> bool {
+        self.limits.iter().any(|limit| limit.meter.limits().is_some())
     }
 
     /// Counts a request that is sent now, and says where.
     pub fn take_off(&mut self, route: &RouteLabel, now: SystemTime) -> Charge {
-        let state = self.routes.entry(route.clone()).or_default();
-        state.gate.take_off();
-        match &mut state.limit {
-            RouteLimit::Own(meter) => {
-                meter.take_off(now);
-                return Charge::Own;
-            }
-            RouteLimit::Unlimited => return Charge::Nothing,
+        let presumed = self.presumed();
+        let state = self.routes.entry(route.clone()).or_insert_with(|| RouteState::of(route));
+        let gate = state.gate.take_off(now);
+        let limit = match &mut state.limit {
+            RouteLimit::Of(limit) => Some(*limit),
+            RouteLimit::Unlimited => None,
+            RouteLimit::Various => Some(presumed),
             RouteLimit::Unknown { learning, in_flight } => {
                 learning.take_off(now);
                 *in_flight += 1;
+                Some(presumed)
             }
-            RouteLimit::Common => {}
+        };
+        let counted = limit.and_then(|index| Some((index, self.limits.get_mut(index)?)));
+        match counted {
+            Some((index, limit)) => {
+                let meter = limit.meter.take_off(now);
+                Charge { counted: Counted::In(index), meter, route: gate, breaker: Errand::Plain }
+            }
+            None => Charge {
+                counted: Counted::Nowhere,
+                meter: Errand::Plain,
+                route: gate,
+                breaker: Errand::Plain,
+            },
         }
-        self.common.take_off(now);
-        Charge::Common
+    }
+
+    /// Returns the limit that most routes share.
+    fn presumed(&self) -> usize {
+        let sharing = |index: usize| {
+            self.routes
+                .values()
+                .filter(|state| matches!(state.limit, RouteLimit::Of(of) if of == index))
+                .count()
+        };
+        // Of those that are shared alike, the first.
+        (0..self.limits.len()).rev().max_by_key(|index| sharing(*index)).unwrap_or(0)
     }
 
     /// Notes that a request to this route, which was counted there, has been answered.
@@ -130,80 +161,181 @@ impl Account {
         seen: &Observation,
         (at_upstream, jitter): (Option<SystemTime>, Duration),
     ) {
-        let common = self.common.limits();
-        let state = self.routes.entry(route.clone()).or_default();
-        state.note(seen, at_upstream, jitter);
-        state.learn(seen, common);
-        match &mut state.limit {
-            RouteLimit::Own(meter) => {
-                // It was counted with the others before it was known to have a limit of its own.
-                if charge == Charge::Common {
-                    self.common.forget();
-                }
-                if charge != Charge::Own {
-                    meter.take_off(seen.received);
-                }
-                meter.settle(seen, at_upstream, jitter);
+        let is_anything_known = self.is_anything_known();
+        let state = self.routes.entry(route.clone()).or_insert_with(|| RouteState::of(route));
+        state.note(seen, charge.route, (at_upstream, jitter));
+        state.note_end(charge);
+        if is_anything_known {
+            state.note_silence(seen);
+        }
+        let stated = seen.fields.and_then(|fields| fields.stated());
+        let place = match (stated, charge.counted) {
+            (Some(stated), counted) => Some(self.place(route, stated, counted)),
+            (None, _)
+                if matches!(
+                    self.routes.get(route),
+                    Some(RouteState { limit: RouteLimit::Unlimited, .. })
+                ) =>
+            {
+                None
             }
-            RouteLimit::Unlimited if charge == Charge::Common => self.common.forget(),
-            RouteLimit::Unlimited => {}
-            RouteLimit::Unknown { .. } | RouteLimit::Common => {
-                if charge != Charge::Common {
-                    self.common.take_off(seen.received);
+            (None, Counted::In(counted)) => Some(counted),
+            (None, Counted::Nowhere | Counted::Lapsed) => None,
+        };
+        let errand = match (charge.counted, place) {
+            (Counted::In(counted), place) if place == Some(counted) => charge.meter,
+            (counted, place) => {
+                self.take_back(counted, charge.meter, seen.received);
+                if let Some(limit) = place.and_then(|index| self.limits.get_mut(index)) {
+                    limit.meter.count_in(seen.received);
                 }
-                self.common.settle(seen, at_upstream, jitter);
-                self.find_suspect(route, seen, common.and_then(|(window, _)| window));
+                Errand::Plain
+            }
+        };
+        if let Some(limit) = place.and_then(|index| self.limits.get_mut(index)) {
+            limit.meter.settle(seen, errand, (at_upstream, jitter));
+        }
+    }
+
+    fn take_back(&mut self, counted: Counted, errand: Errand, now: SystemTime) {
+        if let Counted::In(index) = counted
+            && let Some(limit) = self.limits.get_mut(index)
+        {
+            limit.meter.forget(errand, now);
+        }
+    }
+
+    /// Finds the limit that an answer of this route is counted in, and remembers it for the route.
+    fn place(&mut self, route: &RouteLabel, stated: Stated, counted: Counted) -> usize {
+        let index = match self.routes.get(route).map(|state| &state.limit) {
+            Some(RouteLimit::Of(of)) => self.place_known(route, *of, stated),
+            Some(RouteLimit::Various | RouteLimit::Unknown { .. } | RouteLimit::Unlimited) | None => {
+                self.find_or_add(stated, counted)
+            }
+        };
+        if let Some(state) = self.routes.get_mut(route) {
+            match state.limit {
+                RouteLimit::Various => {}
+                RouteLimit::Of(_) | RouteLimit::Unknown { .. } | RouteLimit::Unlimited => {
+                    state.limit = RouteLimit::Of(index);
+                }
+            }
+        }
+        index
+    }
+
+    /// Places an answer of a route that shared a limit until now.
+    fn place_known(&mut self, route: &RouteLabel, of: usize, stated: Stated) -> usize {
+        let known = self.limits.get(of).and_then(|limit| limit.meter.limits());
+        let suspect = self.suspect.take_if(|suspect| suspect.limit == of && suspect.route != *route);
+        if known == Some(stated) {
+            // What the suspect said holds for the others, too: the limit has changed.
+            return of;
+        }
+        if let Some(suspect) = suspect.filter(|suspect| suspect.former == stated) {
+            self.tell_apart(suspect, known);
+            return of;
+        }
+        if let Some(index) = self.find(stated) {
+            if self.limits.get(index).is_some_and(|limit| limit.split_from == Some(of)) {
+                // A second one states what only one did: the limit has changed for all.
+                self.merge(of, index);
+            }
+            return index;
+        }
+        // Its meter learns the new numbers from this answer.
+        self.suspect = known.map(|former| Suspect { route: route.clone(), limit: of, former });
+        of
+    }
+
+    /// The others still have the former limit: what the suspect stated is its own.
+    fn tell_apart(&mut self, suspect: Suspect, stated: Option<Stated>) {
+        if let Some(limit) = self.limits.get_mut(suspect.limit) {
+            limit.meter.restate(suspect.former);
+        }
+        let Some(stated) = stated.filter(|_| self.limits.len() < MOST_LIMITS) else { return };
+        let mut meter = Meter::default();
+        meter.restate(stated);
+        self.limits.push(SharedLimit { meter, split_from: Some(suspect.limit) });
+        let index = self.limits.len() - 1;
+        self.routes.entry(suspect.route).or_default().limit = RouteLimit::Of(index);
+    }
+
+    fn merge(&mut self, from: usize, into: usize) {
+        for state in self.routes.values_mut() {
+            if matches!(state.limit, RouteLimit::Of(of) if of == from) {
+                state.limit = RouteLimit::Of(into);
             }
         }
     }
 
-    /// Tells a common limit that has changed from a route that was given one of its own.
-    fn find_suspect(&mut self, route: &RouteLabel, seen: &Observation, common: Option<u32>) {
-        let (Some(stated), Some(before)) = (seen.fields.and_then(|fields| fields.limit), common) else {
-            return;
-        };
-        match self.suspect.take() {
-            Some((suspect, former)) if stated == former && suspect != *route => {
-                // The others still have the old one: it is the suspect's own that was stated.
-                self.common.restore(former);
-                self.routes.entry(suspect).or_default().limit = RouteLimit::Own(Box::default());
-            }
-            _ if stated != before => self.suspect = Some((route.clone(), before)),
-            _ => {}
+    fn find(&self, stated: Stated) -> Option<usize> {
+        self.limits.iter().position(|limit| limit.meter.limits() == Some(stated))
+    }
+
+    /// Finds the limit with these numbers, or adds it; the first that is stated is the one that everything counted against.
+    fn find_or_add(&mut self, stated: Stated, counted: Counted) -> usize {
+        if let Some(index) = self.find(stated) {
+            return index;
+        }
+        if let Some(index) = self.limits.iter().position(|limit| limit.meter.limits().is_none()) {
+            return index;
+        }
+        if self.limits.len() < MOST_LIMITS {
+            self.limits.push(SharedLimit::default());
+            return self.limits.len() - 1;
+        }
+        match counted {
+            Counted::In(index) => index,
+            Counted::Nowhere | Counted::Lapsed => 0,
         }
     }
 
     /// Notes that a request to this route, which was counted there, ended without an answer.
     pub fn lose(&mut self, (route, charge): (&RouteLabel, Charge), loss: Loss, now: SystemTime) {
-        let state = self.routes.entry(route.clone()).or_default();
+        let state = self.routes.entry(route.clone()).or_insert_with(|| RouteState::of(route));
         match loss {
-            Loss::Failed { jitter } => state.gate.fail(now, jitter),
-            Loss::GivenUp => state.gate.abandon(now),
+            Loss::Failed { jitter, .. } => state.gate.fail(charge.route, now, jitter),
+            Loss::GivenUp => state.gate.abandon(charge.route, now),
         }
-        match (&mut state.limit, charge) {
-            (RouteLimit::Own(meter), Charge::Own) => return meter.lose(now),
-            (RouteLimit::Unknown { in_flight, .. }, _) => *in_flight = in_flight.saturating_sub(1),
-            (RouteLimit::Own(_) | RouteLimit::Common | RouteLimit::Unlimited, _) => {}
-        }
-        if charge == Charge::Common {
-            self.common.lose(now);
+        state.note_end(charge);
+        if let Counted::In(index) = charge.counted
+            && let Some(limit) = self.limits.get_mut(index)
+        {
+            limit.meter.lose(charge.meter, now);
         }
     }
 
-    /// Returns the limit that a route counts against; `None` where it has none.
+    /// Stops waiting for a request that goes at its client's pace; returns what is left to be settled.
+    pub fn lapse(&mut self, (route, charge): (&RouteLabel, Charge), now: SystemTime) -> Charge {
+        if let Some(state) = self.routes.get_mut(route) {
+            state.gate.abandon(charge.route, now);
+            state.note_end(charge);
+        }
+        self.take_back(charge.counted, charge.meter, now);
+        Charge {
+            counted: Counted::Lapsed,
+            meter: Errand::Plain,
+            route: Errand::Plain,
+            breaker: Errand::Plain,
+        }
+    }
+
+    /// Returns the limit that a route counts against, where that is known.
     fn meter_of(&self, route: &RouteLabel) -> Option<&Meter> {
         match self.routes.get(route).map(|state| &state.limit) {
-            Some(RouteLimit::Own(meter)) => Some(meter),
-            Some(RouteLimit::Unlimited) => None,
-            Some(RouteLimit::Unknown { .. } | RouteLimit::Common) | None => Some(&self.common),
+            Some(RouteLimit::Of(index)) => self.limits.get(*index).map(|limit| &limit.meter),
+            Some(RouteLimit::Unlimited | RouteLimit::Unknown { .. } | RouteLimit::Various) | None => None,
         }
     }
 
-    /// Returns whether two routes count against the same limit.
-    pub fn shares_limit(&self, one: &RouteLabel, other: &RouteLabel) -> bool {
-        match (self.meter_of(one), self.meter_of(other)) {
-            (Some(one), Some(other)) => std::ptr::eq(one, other),
-            (None | Some(_), None) | (None, Some(_)) => false,
+    /// Returns whether two routes count against the same limit, or might.
+    pub fn may_share_limit(&self, one: &RouteLabel, other: &RouteLabel) -> bool {
+        let limit = |route| self.routes.get(route).map(|state| &state.limit);
+        match (limit(one), limit(other)) {
+            (Some(RouteLimit::Unlimited), _) | (_, Some(RouteLimit::Unlimited)) => false,
+            (Some(RouteLimit::Of(one)), Some(RouteLimit::Of(other))) => one == other,
+            (Some(_) | None, Some(_) | None) => true,
         }
     }
 
@@ -214,7 +346,7 @@ impl Account {
 
     /// Returns how much of the route's limit is in use.
     pub fn pressure(&self, route: &RouteLabel, moment: &Moment) -> Pressure {
-        if self.routes.get(route).is_some_and(|state| state.gate.is_closed()) {
+        if self.routes.get(route).is_some_and(|state| !state.gate.is_free(moment.now)) {
             return Pressure::FULL;
         }
         self.meter_of(route).map_or(Pressure::NONE, |meter| meter.pressure(moment))
@@ -227,71 +359,15 @@ impl Account {
 
     /// Returns how many gates are closed.
     pub fn closed(&self) -> usize {
-        let is_closed = |state: &&RouteState| {
-            let own = match &state.limit {
-                RouteLimit::Own(meter) => meter.is_closed(),
-                RouteLimit::Unknown { .. } | RouteLimit::Common | RouteLimit::Unlimited => false,
-            };
-            own || state.gate.is_closed()
-        };
-        self.routes.values().filter(is_closed).count() + usize::from(self.common.is_closed())
+        let limits = self.limits.iter().filter(|limit| limit.meter.is_closed()).count();
+        limits + self.routes.values().filter(|state| state.gate.is_closed()).count()
     }
 
-    /// Returns whether nothing is under way and nothing is closed at `now`, so that it can be forgotten.
-    pub fn is_idle(&self, now: SystemTime) -> bool {
-        let is_idle = |state: &RouteState| {
-            let meter = match &state.limit {
-                RouteLimit::Own(meter) => meter.is_idle(now),
-                RouteLimit::Unknown { .. } | RouteLimit::Common | RouteLimit::Unlimited => true,
-            };
-            meter && state.gate.is_idle(now)
-        };
-        self.common.is_idle(now) && self.routes.values().all(is_idle)
+    /// Returns whether nothing would be lost if it were forgotten.
+    pub fn is_idle(&self, moment: &Moment) -> bool {
+        self.limits.iter().all(|limit| limit.meter.is_idle(moment))
+            && self.routes.values().all(|state| state.gate.is_free(moment.now))
     }
-}
-
-impl RouteState {
-    /// Closes and opens the route's own gate.
-    fn note(&mut self, seen: &Observation, at_upstream: Option<SystemTime>, jitter: Duration) {
-        let is_limit = seen.fields.is_some_and(|fields| fields.is_exhausted());
-        match seen.outcome {
-            // That is the limit's, which other routes may share.
-            Outcome::Refused if is_limit => self.gate.abandon(seen.received),
-            Outcome::Refused => self.gate.refuse(seen.received, seen.told_wait(at_upstream), jitter),
-            Outcome::Failed => self.gate.fail(seen.received, jitter),
-            Outcome::Answered => self.gate.succeed(),
-        }
-    }
-
-    /// Learns whose limit it is.
-    fn learn(&mut self, seen: &Observation, common: Option<(Option<u32>, Option<u32>)>) {
-        if let RouteLimit::Unknown { in_flight, .. } = &mut self.limit {
-            *in_flight = in_flight.saturating_sub(1);
-        }
-        match (&mut self.limit, seen.fields) {
-            (RouteLimit::Unknown { learning, .. }, None) => {
-                // What fails on the way says nothing of limits; and where nobody knows any, there is nothing to tell apart.
-                if seen.outcome == Outcome::Answered && common.is_some() && learning.is_over_after_silence() {
-                    self.limit = RouteLimit::Unlimited;
-                }
-            }
-            (RouteLimit::Unknown { .. }, Some(fields)) => {
-                let differs = stated(&fields).zip(common).is_some_and(|(stated, common)| stated != common);
-                self.limit = if differs { RouteLimit::Own(Box::default()) } else { RouteLimit::Common };
-            }
-            (RouteLimit::Unlimited, Some(_)) => self.limit = RouteLimit::Own(Box::default()),
-            // The common limit may have changed to what was taken for the route's own.
-            (RouteLimit::Own(_), Some(fields)) if common.is_some() && stated(&fields) == common => {
-                self.limit = RouteLimit::Common;
-            }
-            (RouteLimit::Unlimited | RouteLimit::Common | RouteLimit::Own(_), _) => {}
-        }
-    }
-}
-
-/// Returns the limits that an answer states, in the form in which a meter knows them.
-fn stated(fields: &LimitFields) -> Option<(Option<u32>, Option<u32>)> {
-    fields.limit.map(|limit| (Some(limit), fields.concurrent_limit))
 }
 
 #[cfg(test)]
@@ -299,6 +375,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::budget::observation::Outcome;
 
     fn at(milliseconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_000) + Duration::from_millis(milliseconds)
@@ -379,7 +456,7 @@ mod tests {
         ask(&mut account, "/own/", (7, 6), 1_020);
         account.settle((&route("/a/"), first), &seen(2, 1, 1_030), (Some(at(1_030)), Duration::ZERO));
         assert_eq!(account.present(&route("/a/"), &moment(1_040)).unwrap().remaining, Some(1));
-        assert!(account.is_idle(at(1_040)));
+        assert!(account.is_idle(&moment(2_040)));
     }
 
     #[test]
@@ -467,12 +544,64 @@ mod tests {
         ask(&mut account, "/a/", (40, 39), 10);
         for _ in 0..5 {
             let charge = account.take_off(&route("/b/"), at(20));
-            let loss = Loss::Failed { jitter: Duration::ZERO };
+            let loss = Loss::Failed { jitter: Duration::ZERO, reach: Reach::Reached };
             account.lose((&route("/b/"), charge), loss, at(30));
         }
         assert_eq!(verdict(&account, "/b/", 30), Verdict::Wait(Duration::from_secs(1), Hold::Breaker));
         assert_eq!(verdict(&account, "/a/", 30), Verdict::Spend);
         ask(&mut account, "/b/", (40, 30), 1_030);
         assert_eq!(account.closed(), 0);
+    }
+
+    #[test]
+    fn the_order_in_which_routes_are_asked_first_does_not_matter() {
+        let mut account = Account::default();
+        ask(&mut account, "/own/", (10, 9), 10);
+        for (number, name) in ["/a/", "/b/", "/c/"].into_iter().enumerate() {
+            let left = 2 - u32::try_from(number).unwrap();
+            ask(&mut account, name, (3, left), 20);
+        }
+        for name in ["/a/", "/b/", "/c/", "/new/"] {
+            assert!(matches!(verdict(&account, name, 40), Verdict::Wait(_, Hold::Window)), "{name}");
+        }
+        assert_eq!(verdict(&account, "/own/", 40), Verdict::Spend);
+    }
+
+    #[test]
+    fn a_probe_whose_route_turns_out_to_have_its_own_limit_leaves_the_others_their_gate() {
+        let mut account = Account::default();
+        ask(&mut account, "/a/", (40, 39), 10);
+        refuse(&mut account, "/a/", seen(40, 0, 20).fields, 20);
+        ask(&mut account, "/own/", (10, 9), 1_010);
+        ask(&mut account, "/a/", (40, 39), 1_020);
+        assert_eq!(account.closed(), 0);
+    }
+
+    #[test]
+    fn a_name_that_stands_for_many_routes_counts_each_answer_where_it_belongs() {
+        let mut account = Account::default();
+        ask(&mut account, "/a/", (40, 39), 10);
+        for (limit, left) in [((40, 38), 38), ((60, 59), 38), ((40, 37), 37), ((60, 58), 37)] {
+            assert_eq!(account.verdict(&RouteLabel::Other, &moment(20)), Verdict::Spend);
+            let charge = account.take_off(&RouteLabel::Other, at(20));
+            let observation = seen(limit.0, limit.1, 20);
+            account.settle((&RouteLabel::Other, charge), &observation, (Some(at(20)), Duration::ZERO));
+            let present = account.present(&route("/a/"), &moment(30)).unwrap();
+            assert_eq!((present.limit, present.remaining), (Some(40), Some(left)));
+        }
+    }
+
+    #[test]
+    fn a_request_that_lapses_is_taken_back_and_its_answer_still_counts() {
+        let mut account = Account::default();
+        ask(&mut account, "/a/", (2, 1), 10);
+        let slow = account.take_off(&route("/a/"), at(20));
+        let slower = account.take_off(&route("/a/"), at(20));
+        assert_eq!(verdict(&account, "/a/", 1_010), Verdict::AwaitAnswer(Hold::Window));
+        let lapsed = account.lapse((&route("/a/"), slow), at(1_020));
+        account.lapse((&route("/a/"), slower), at(1_020));
+        assert_eq!(verdict(&account, "/a/", 1_020), Verdict::Spend);
+        account.settle((&route("/a/"), lapsed), &seen(2, 0, 1_030), (Some(at(1_030)), Duration::ZERO));
+        assert!(matches!(verdict(&account, "/a/", 1_040), Verdict::Wait(_, Hold::Window)));
     }
 }

@@ -12,6 +12,9 @@ const CONCURRENT_LIMIT: HeaderName = HeaderName::from_static("x-sentry-rate-limi
 const CONCURRENT_REMAINING: HeaderName = HeaderName::from_static("x-sentry-rate-limit-concurrentremaining");
 const NAMES: [HeaderName; 5] = [LIMIT, REMAINING, RESET, CONCURRENT_LIMIT, CONCURRENT_REMAINING];
 
+/// The end of the year 9999: whatever ends later is no window.
+const LATEST_RESET: u64 = 253_402_300_799;
+
 /// The five fields `X-Sentry-Rate-Limit-*`, as far as they can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LimitFields {
@@ -27,6 +30,15 @@ pub struct LimitFields {
     pub concurrent_remaining: Option<u32>,
 }
 
+/// Limits, as far as they are stated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stated {
+    /// Requests per window.
+    pub window: Option<u32>,
+    /// Requests at a time.
+    pub concurrent: Option<u32>,
+}
+
 impl LimitFields {
     /// Reads the fields of an answer; `None` where it has none of them, readable or not.
     pub fn read(fields: &HeaderMap) -> Option<Self> {
@@ -34,10 +46,16 @@ impl LimitFields {
             // A limit of nothing would be one that no request ever passes; it tells nothing.
             limit: number(fields, &LIMIT).filter(|limit| *limit > 0),
             remaining: number(fields, &REMAINING),
-            reset: number(fields, &RESET),
+            reset: number(fields, &RESET).filter(|reset| *reset <= LATEST_RESET),
             concurrent_limit: number(fields, &CONCURRENT_LIMIT).filter(|limit| *limit > 0),
             concurrent_remaining: number(fields, &CONCURRENT_REMAINING),
         })
+    }
+
+    /// Returns the limits that are stated: per window, at a time; `None` where neither is.
+    pub fn stated(&self) -> Option<Stated> {
+        let stated = Stated { window: self.limit, concurrent: self.concurrent_limit };
+        (stated != Stated::default()).then_some(stated)
     }
 
     /// Returns whether nothing is left of one of the limits.
@@ -100,6 +118,8 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_absent() {
+        let far = fields(&[("x-sentry-rate-limit-reset", "18446744073709551615")]);
+        assert_eq!(LimitFields::read(&far), Some(LimitFields::default()));
         let nothing = Some(LimitFields::default());
         for value in ["None", "", "-1", "+1", "1.5", "forty", "99999999999999999999999", "1, 2"] {
             let name = "x-sentry-rate-limit-limit";

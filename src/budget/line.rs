@@ -7,12 +7,14 @@
 //! stands before it. Not here: who may go (`budget::scheduler`), waiting itself (`budget`).
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use tokio::sync::oneshot;
 
-use crate::budget::account::Charge;
-use crate::budget::scheduler::{Ask, Limit};
+use crate::budget::ask::{Ask, Limit, Payer};
+use crate::budget::route_state::Charge;
 use crate::credential::CredentialPartition;
+use crate::routes::RouteLabel;
 
 /// Where a request stands in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +26,10 @@ pub struct Place {
 /// The line.
 #[derive(Debug)]
 pub struct Line {
-    queues: HashMap<Limit, BTreeMap<Place, Waiting>>,
+    /// For each payer, the queues of its limits.
+    queues: HashMap<Payer, HashMap<RouteLabel, Queue>>,
+    /// The first of every queue.
+    heads: BTreeMap<Place, Limit>,
     credentials: HashMap<CredentialPartition, Standing>,
     /// The turn of whoever was called last.
     present_turn: u64,
@@ -32,6 +37,8 @@ pub struct Line {
     length: usize,
     most: usize,
 }
+
+type Queue = BTreeMap<Place, Waiting>;
 
 /// Somebody who waits.
 #[derive(Debug)]
@@ -58,6 +65,7 @@ impl Line {
     pub fn new(most: usize) -> Self {
         Self {
             queues: HashMap::new(),
+            heads: BTreeMap::new(),
             credentials: HashMap::new(),
             present_turn: 0,
             next_number: 0,
@@ -72,19 +80,25 @@ impl Line {
         Place { turn: self.present_turn.max(last + 1), number: self.next_number }
     }
 
-    /// Returns how many stand before a place in the queues of these limits.
-    pub fn ahead(&self, place: Place, is_counted: impl Fn(&Limit) -> bool) -> usize {
-        let queues = self.queues.iter().filter(|(limit, _)| is_counted(limit));
-        queues.map(|(_, queue)| queue.range(..place).count()).sum()
+    /// Returns how many of a payer stand before a place, in the queues of these routes.
+    pub fn ahead(&self, payer: &Payer, place: Place, is_counted: impl Fn(&RouteLabel) -> bool) -> usize {
+        let queues = self.queues.get(payer).into_iter().flatten();
+        queues.filter(|(route, _)| is_counted(route)).map(|(_, queue)| queue.range(..place).count()).sum()
     }
 
-    /// Puts a request in the line.
+    /// Returns whether somebody of a payer waits for one of these routes.
+    pub fn is_waited_for(&self, payer: &Payer, is_counted: impl Fn(&RouteLabel) -> bool) -> bool {
+        self.queues.get(payer).is_some_and(|queues| queues.keys().any(is_counted))
+    }
+
+    /// Puts a request in the line. Where that is full, the credential with the most waiting gives up its last place, if it has
+    /// more than the one that comes.
     ///
     /// # Errors
-    /// [`Crowded`] when it is full.
+    /// [`Crowded`] when it is full all the same.
     pub fn join(&mut self, ask: Ask, called: oneshot::Sender<Charge>) -> Result<Place, Crowded> {
         if self.most <= self.length {
-            return Err(Crowded);
+            self.make_room(ask.partition)?;
         }
         let place = self.next_place(ask.partition);
         let standing = self.credentials.entry(ask.partition).or_insert(Standing { waiting: 0, last_turn: 0 });
@@ -92,16 +106,55 @@ impl Line {
         standing.last_turn = place.turn;
         self.next_number += 1;
         self.length += 1;
-        self.queues.entry(ask.limit.clone()).or_default().insert(place, Waiting { ask, called });
+        let Limit { payer, route } = ask.limit.clone();
+        let queue = self.queues.entry(payer).or_default().entry(route).or_default();
+        if let Some((former, _)) = queue.first_key_value() {
+            if place < *former {
+                self.heads.remove(former);
+                self.heads.insert(place, ask.limit.clone());
+            }
+        } else {
+            self.heads.insert(place, ask.limit.clone());
+        }
+        queue.insert(place, Waiting { ask, called });
         Ok(place)
+    }
+
+    /// Sends away the last one of the credential that has the most waiting.
+    fn make_room(&mut self, newcomer: CredentialPartition) -> Result<(), Crowded> {
+        let waiting = |partition| self.credentials.get(partition).map_or(0, |standing| standing.waiting);
+        let (most, count) = self
+            .credentials
+            .iter()
+            .map(|(partition, standing)| (*partition, standing.waiting))
+            .max_by_key(|(_, waiting)| *waiting)
+            .ok_or(Crowded)?;
+        if count <= waiting(&newcomer) + 1 {
+            return Err(Crowded);
+        }
+        let queues = self.queues.values().flat_map(HashMap::values).flatten();
+        let last = queues.filter(|(_, waiting)| waiting.ask.partition == most);
+        let (place, waiting) = last.max_by_key(|(place, _)| **place).ok_or(Crowded)?;
+        let (place, limit) = (*place, waiting.ask.limit.clone());
+        self.take(&limit, place);
+        Ok(())
     }
 
     /// Takes a request out of the line.
     pub fn take(&mut self, limit: &Limit, place: Place) -> Option<Waiting> {
-        let queue = self.queues.get_mut(limit)?;
+        let queues = self.queues.get_mut(&limit.payer)?;
+        let queue = queues.get_mut(&limit.route)?;
         let waiting = queue.remove(&place)?;
+        if self.heads.remove(&place).is_some()
+            && let Some((next, _)) = queue.first_key_value()
+        {
+            self.heads.insert(*next, limit.clone());
+        }
         if queue.is_empty() {
-            self.queues.remove(limit);
+            queues.remove(&limit.route);
+        }
+        if queues.is_empty() {
+            self.queues.remove(&limit.payer);
         }
         self.forget(waiting.ask.partition);
         Some(waiting)
@@ -123,22 +176,32 @@ impl Line {
         }
     }
 
-    /// Returns the first of every queue, in the order in which they are called.
-    pub fn heads(&self) -> BTreeMap<Place, Limit> {
-        let head = |(limit, queue): (&Limit, &BTreeMap<Place, Waiting>)| {
-            queue.first_key_value().map(|(place, _)| (*place, limit.clone()))
-        };
-        self.queues.iter().filter_map(head).collect()
+    /// Returns the first of all queues that stands behind a place.
+    pub fn head_after(&self, place: Option<Place>) -> Option<(Place, Limit)> {
+        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
+        self.heads.range((from, Bound::Unbounded)).next().map(|(place, limit)| (*place, limit.clone()))
+    }
+
+    /// Returns the first of every queue of a payer, in their order.
+    pub fn heads_of(&self, payer: &Payer) -> BTreeMap<Place, RouteLabel> {
+        let queues = self.queues.get(payer).into_iter().flatten();
+        queues
+            .filter_map(|(route, queue)| queue.first_key_value().map(|(place, _)| (*place, route.clone())))
+            .collect()
     }
 
     /// Returns the first of a queue.
     pub fn head(&self, limit: &Limit) -> Option<Place> {
-        self.queues.get(limit)?.first_key_value().map(|(place, _)| *place)
+        self.queue(limit)?.first_key_value().map(|(place, _)| *place)
+    }
+
+    fn queue(&self, limit: &Limit) -> Option<&Queue> {
+        self.queues.get(&limit.payer)?.get(&limit.route)
     }
 
     /// Returns what somebody waits for.
     pub fn ask(&self, limit: &Limit, place: Place) -> Option<&Ask> {
-        self.queues.get(limit)?.get(&place).map(|waiting| &waiting.ask)
+        self.queue(limit)?.get(&place).map(|waiting| &waiting.ask)
     }
 
     /// Returns the number that whoever comes next is given: those who wait have a lower one.
@@ -148,16 +211,14 @@ impl Line {
 
     /// Sends everybody away who came before this number was given and asks for an upstream of that name.
     pub fn send_away(&mut self, upstream: &str, before: u64) {
-        let mut gone = Vec::new();
-        for (limit, queue) in &mut self.queues {
-            if *limit.payer.upstream == *upstream {
-                let leaving = queue.extract_if(.., |place, _| place.number < before);
-                gone.extend(leaving.map(|(_, waiting)| waiting.ask.partition));
-            }
-        }
-        self.queues.retain(|_, queue| !queue.is_empty());
-        for partition in gone {
-            self.forget(partition);
+        let of_upstream = self.queues.iter().filter(|(payer, _)| *payer.upstream == *upstream);
+        let waiting = of_upstream.flat_map(|(_, queues)| queues.values()).flatten();
+        let leaving: Vec<(Place, Limit)> = waiting
+            .filter(|(place, _)| place.number < before)
+            .map(|(place, waiting)| (*place, waiting.ask.limit.clone()))
+            .collect();
+        for (place, limit) in leaving {
+            self.take(&limit, place);
         }
     }
 
@@ -170,9 +231,63 @@ impl Line {
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
+}
 
-    /// Returns whether somebody waits for this limit.
-    pub fn is_waited_for(&self, limit: &Limit) -> bool {
-        self.queues.contains_key(limit)
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::Method;
+
+    use super::*;
+    use crate::budget::ask::{Load, Patience};
+    use crate::credential::BudgetIdentity;
+    use crate::testing::{SUBJECT, asked};
+
+    fn ask(token: &str, route: &str) -> Ask {
+        let credential = format!("Bearer sntryu_{token}");
+        let partition = asked(SUBJECT, &[("authorization", &credential)]).partition();
+        let upstream: Arc<str> = "sentry.io".into();
+        let payer = Payer { upstream, identity: BudgetIdentity::Credential(partition), method: Method::GET };
+        let limit = Limit { payer, route: RouteLabel::Template(route.into()) };
+        Ask { limit, partition, load: Load::Bare, patience: Patience::Full }
+    }
+
+    fn join(line: &mut Line, ask: &Ask) -> Result<oneshot::Receiver<Charge>, Crowded> {
+        let (call, called) = oneshot::channel();
+        line.join(ask.clone(), call).map(|_| called)
+    }
+
+    #[test]
+    fn who_has_the_most_waiting_gives_way_when_the_line_is_full() {
+        let mut line = Line::new(4);
+        let mut noisy: Vec<_> = (0..4).map(|_| join(&mut line, &ask("noisy", "/a/")).unwrap()).collect();
+        let _first = join(&mut line, &ask("quiet", "/a/")).unwrap();
+        assert!(noisy.pop().unwrap().try_recv().is_err());
+        let _second = join(&mut line, &ask("quiet", "/a/")).unwrap();
+        assert_eq!(join(&mut line, &ask("quiet", "/a/")).map(drop), Err(Crowded), "as many as the other");
+        assert_eq!(join(&mut line, &ask("noisy", "/a/")).map(drop), Err(Crowded));
+        assert_eq!(line.len(), 4);
+    }
+
+    #[test]
+    fn the_heads_are_those_of_the_queues_whoever_comes_and_goes() {
+        let mut line = Line::new(100);
+        let asks = [ask("a", "/a/"), ask("a", "/b/"), ask("b", "/a/"), ask("a", "/a/"), ask("b", "/a/")];
+        let _called: Vec<_> = asks.iter().map(|ask| join(&mut line, ask).unwrap()).collect();
+        let mut order = Vec::new();
+        let mut place = None;
+        while let Some((next, _)) = line.head_after(place) {
+            order.push(next);
+            place = Some(next);
+        }
+        assert_eq!(order.len(), 3);
+        assert!(order.is_sorted());
+        for ask in &asks {
+            let head = line.head(&ask.limit).unwrap();
+            assert!(line.heads_of(&ask.limit.payer).contains_key(&head));
+            line.call(&ask.limit, head).unwrap();
+        }
+        assert!(line.is_empty() && line.head_after(None).is_none());
     }
 }

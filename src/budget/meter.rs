@@ -9,9 +9,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::budget::gate::{Gate, Passage};
+use crate::budget::gate::{Errand, Gate, Passage};
 use crate::budget::learning::Learning;
-use crate::budget::limit_fields::LimitFields;
+use crate::budget::limit_fields::{LimitFields, Stated};
 use crate::budget::observation::{LONGEST_WINDOW, Limits, Moment, Observation, Outcome, Verdict};
 use crate::handling::Hold;
 use crate::pressure::Pressure;
@@ -39,7 +39,7 @@ pub struct Meter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Knowledge {
     Unknown(Learning),
-    Limited { window: Option<u32>, concurrent: Option<u32> },
+    Limited(Stated),
     Unlimited,
 }
 
@@ -79,12 +79,7 @@ impl Meter {
     /// Says whether a request may be sent.
     pub fn verdict(&self, moment: &Moment) -> Verdict {
         match self.gate.passage(moment.now) {
-            Passage::Closed(wait, hold) => return Verdict::Wait(wait, hold),
-            Passage::Probing(hold) => return Verdict::AwaitAnswer(hold),
-            // Somebody goes to see, and nobody else is under way.
-            Passage::Free if self.gate.is_closed() && self.in_flight > 0 => {
-                return Verdict::AwaitAnswer(Hold::Gate);
-            }
+            Passage::Closed(wait, hold) | Passage::Probing(wait, hold) => return Verdict::Wait(wait, hold),
             Passage::Free => {}
         }
         match self.knowledge {
@@ -94,12 +89,10 @@ impl Meter {
                 Some(wait) => Verdict::Wait(wait, Hold::Learning),
                 None => Verdict::Spend,
             },
-            Knowledge::Limited { window, concurrent } => {
-                match self.concurrent_verdict(concurrent, moment.now) {
-                    Verdict::Spend => self.window_verdict(window, moment.at_upstream),
-                    waiting @ (Verdict::Wait(..) | Verdict::AwaitAnswer(_)) => waiting,
-                }
-            }
+            Knowledge::Limited(limits) => match self.concurrent_verdict(limits.concurrent, moment.now) {
+                Verdict::Spend => self.window_verdict(limits.window, moment.at_upstream),
+                waiting @ (Verdict::Wait(..) | Verdict::AwaitAnswer(_)) => waiting,
+            },
         }
     }
 
@@ -136,62 +129,71 @@ impl Meter {
         (!left.is_zero()).then_some((window, left))
     }
 
-    /// Counts a request that is sent now.
-    pub fn take_off(&mut self, now: SystemTime) {
-        self.in_flight = self.in_flight.saturating_add(1);
-        self.peak.note(self.in_flight, now);
-        self.gate.take_off();
+    /// Counts a request that is sent now, and says what for.
+    pub fn take_off(&mut self, now: SystemTime) -> Errand {
+        self.count_in(now);
         if let Knowledge::Unknown(learning) = &mut self.knowledge {
             learning.take_off(now);
         }
+        self.gate.take_off(now)
     }
 
-    /// Takes back a request that was counted here and belongs to another limit.
-    pub fn forget(&mut self) {
+    /// Counts a request that was sent before it was known to count here.
+    pub fn count_in(&mut self, now: SystemTime) {
+        self.in_flight = self.in_flight.saturating_add(1);
+        self.peak.note(self.in_flight, now);
+    }
+
+    /// Takes back a request that was counted here and belongs to another limit, or to none.
+    pub fn forget(&mut self, errand: Errand, now: SystemTime) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.gate.abandon(errand, now);
     }
 
     /// Notes that a request has been answered. `jitter` is by how much a gate opens later than it could.
-    pub fn settle(&mut self, seen: &Observation, at_upstream: Option<SystemTime>, jitter: Duration) {
-        self.forget();
+    pub fn settle(
+        &mut self,
+        seen: &Observation,
+        errand: Errand,
+        (at_upstream, jitter): (Option<SystemTime>, Duration),
+    ) {
+        self.in_flight = self.in_flight.saturating_sub(1);
         self.learn(seen);
         self.count(seen);
         self.note_others(seen);
         match seen.outcome {
             // A refusal of something else is its route's own.
             Outcome::Refused if seen.fields.is_some_and(|fields| fields.is_exhausted()) => {
-                self.gate.refuse(seen.received, seen.told_wait(at_upstream), jitter);
+                self.gate.refuse(errand, (seen.received, seen.told_wait(at_upstream)), jitter);
             }
-            Outcome::Refused | Outcome::Failed => self.gate.abandon(seen.received),
-            Outcome::Answered => self.gate.succeed(),
+            Outcome::Refused | Outcome::Failed => self.gate.abandon(errand, seen.received),
+            Outcome::Answered | Outcome::Denied => self.gate.succeed(errand),
         }
     }
 
     /// Notes that a request ended without an answer: it may have been counted.
-    pub fn lose(&mut self, now: SystemTime) {
-        self.forget();
+    pub fn lose(&mut self, errand: Errand, now: SystemTime) {
+        self.forget(errand, now);
         if let Some(window) = &mut self.window {
             window.answered = window.answered.saturating_add(1);
         }
-        self.gate.abandon(now);
     }
 
     fn learn(&mut self, seen: &Observation) {
-        match (seen.fields, seen.outcome, &mut self.knowledge) {
-            (None, Outcome::Answered, Knowledge::Unknown(learning)) => {
+        match (seen.fields.map(|fields| fields.stated()), &mut self.knowledge) {
+            (None, Knowledge::Unknown(learning)) if seen.outcome == Outcome::Answered => {
                 if learning.is_over_after_silence() {
                     self.knowledge = Knowledge::Unlimited;
                 }
             }
-            // What says nothing of limits takes nothing back.
-            (None, ..) => {}
-            (Some(fields), _, Knowledge::Limited { window, concurrent }) => {
-                *window = fields.limit.or(*window);
-                *concurrent = fields.concurrent_limit.or(*concurrent);
+            // What says nothing of limits, or nothing that can be read, takes nothing back.
+            (None | Some(None), _) => {}
+            (Some(Some(stated)), Knowledge::Limited(limits)) => {
+                limits.window = stated.window.or(limits.window);
+                limits.concurrent = stated.concurrent.or(limits.concurrent);
             }
-            (Some(fields), _, Knowledge::Unknown(_) | Knowledge::Unlimited) => {
-                self.knowledge =
-                    Knowledge::Limited { window: fields.limit, concurrent: fields.concurrent_limit };
+            (Some(Some(stated)), Knowledge::Unknown(_) | Knowledge::Unlimited) => {
+                self.knowledge = Knowledge::Limited(stated);
             }
         }
     }
@@ -214,7 +216,8 @@ impl Meter {
                 window.answered = window.answered.saturating_add(1);
                 window.reported = window.reported.max(used);
             }
-            Some(window) if reset < window.end => {}
+            // It was counted before; that the present one has room for it is not known.
+            Some(window) if reset < window.end => window.answered = window.answered.saturating_add(1),
             Some(_) | None => {
                 self.former = self.window;
                 self.window = Some(Window { end: reset, answered: 1, reported: used });
@@ -238,7 +241,7 @@ impl Meter {
 
     /// Returns what the five fields would say at this moment; `None` where nothing is known.
     pub fn present(&self, moment: &Moment) -> Option<LimitFields> {
-        let Knowledge::Limited { window: limit, concurrent } = self.knowledge else { return None };
+        let Knowledge::Limited(Stated { window: limit, concurrent }) = self.knowledge else { return None };
         // Without a window that was counted in, nobody knows what is left.
         self.window?;
         let window = self.present_window(moment.at_upstream).map(|(window, _)| window);
@@ -258,10 +261,12 @@ impl Meter {
 
     /// Returns how much is in use, of the present window or of the one that has just ended.
     pub fn pressure(&self, moment: &Moment) -> Pressure {
-        if self.gate.is_closed() {
+        if !self.gate.is_free(moment.now) {
             return Pressure::FULL;
         }
-        let Knowledge::Limited { window: Some(limit), .. } = self.knowledge else { return Pressure::NONE };
+        let Knowledge::Limited(Stated { window: Some(limit), .. }) = self.knowledge else {
+            return Pressure::NONE;
+        };
         let Some(seconds) = moment.at_upstream.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) else {
             return Pressure::NONE;
         };
@@ -274,34 +279,35 @@ impl Meter {
     /// Returns how long a further request will wait at the least when so many wait before it.
     pub fn wait_behind(&self, waiting: usize) -> Duration {
         match self.knowledge {
-            Knowledge::Limited { window: Some(limit), .. } => {
+            Knowledge::Limited(Stated { window: Some(limit), .. }) => {
                 let windows = u64::try_from(waiting).unwrap_or(u64::MAX) / u64::from(limit.max(1));
                 Duration::from_secs(windows.saturating_mul(self.length))
             }
-            Knowledge::Limited { window: None, .. } | Knowledge::Unknown(_) | Knowledge::Unlimited => {
-                Duration::ZERO
-            }
+            Knowledge::Limited(_) | Knowledge::Unknown(_) | Knowledge::Unlimited => Duration::ZERO,
         }
     }
 
-    /// Returns the limits, where there are any: per window, at a time.
-    pub fn limits(&self) -> Option<(Option<u32>, Option<u32>)> {
+    /// Returns the limits, where they are known.
+    pub fn limits(&self) -> Option<Stated> {
         match self.knowledge {
-            Knowledge::Limited { window, concurrent } => Some((window, concurrent)),
+            Knowledge::Limited(limits) => Some(limits),
             Knowledge::Unknown(_) | Knowledge::Unlimited => None,
         }
     }
 
-    /// Sets the limit per window back to what it was.
-    pub fn restore(&mut self, limit: u32) {
-        if let Knowledge::Limited { window, .. } = &mut self.knowledge {
-            *window = Some(limit);
-        }
+    /// Sets the limits to what they are after all.
+    pub fn restate(&mut self, limits: Stated) {
+        self.knowledge = Knowledge::Limited(limits);
     }
 
-    /// Returns whether nothing is under way and nothing is closed at `now`.
-    pub fn is_idle(&self, now: SystemTime) -> bool {
-        self.in_flight == 0 && self.gate.is_idle(now)
+    /// Returns whether nothing would be lost if it were forgotten: nothing is under way, closed or used up.
+    pub fn is_idle(&self, moment: &Moment) -> bool {
+        let is_used_up =
+            match self.window_verdict(self.limits().and_then(|limits| limits.window), moment.at_upstream) {
+                Verdict::Spend => false,
+                Verdict::Wait(..) | Verdict::AwaitAnswer(_) => true,
+            };
+        self.in_flight == 0 && self.gate.is_free(moment.now) && !is_used_up
     }
 
     /// Returns whether a 429 has closed it.
@@ -368,8 +374,15 @@ mod tests {
     fn meter(limit: u32) -> Meter {
         let mut meter = Meter::default();
         meter.take_off(at(0));
-        meter.settle(&seen(fields(limit, limit - 1, 1), 10), None, NO_JITTER);
+        meter.settle(&seen(fields(limit, limit - 1, 1), 10), Errand::Plain, (None, NO_JITTER));
         meter
+    }
+
+    /// Sends so many requests.
+    fn take_off(meter: &mut Meter, count: usize, now: SystemTime) {
+        for _ in 0..count {
+            meter.take_off(now);
+        }
     }
 
     /// Upstream's clock is ours.
@@ -395,7 +408,7 @@ mod tests {
         assert_eq!(verdict(&meter, 1), held);
         let elsewhere = Moment { limits: Limits::Absent, ..moment(1) };
         assert_eq!(meter.verdict(&elsewhere), Verdict::Spend);
-        meter.settle(&seen(fields(40, 39, 1), 10), None, NO_JITTER);
+        meter.settle(&seen(fields(40, 39, 1), 10), Errand::Plain, (None, NO_JITTER));
         assert_eq!(verdict(&meter, 10), Verdict::Spend);
     }
 
@@ -404,10 +417,14 @@ mod tests {
         let mut meter = Meter::default();
         let mut settle = |outcome| {
             meter.take_off(at(0));
-            meter.settle(&Observation { fields: None, outcome, ..seen(fields(1, 1, 1), 0) }, None, NO_JITTER);
-            (0..100).for_each(|_| meter.take_off(at(0)));
+            meter.settle(
+                &Observation { fields: None, outcome, ..seen(fields(1, 1, 1), 0) },
+                Errand::Plain,
+                (None, NO_JITTER),
+            );
+            take_off(&mut meter, 100, at(0));
             let is_held = verdict(&meter, 0) != Verdict::Spend;
-            (0..100).for_each(|_| meter.forget());
+            (0..100).for_each(|_| meter.forget(Errand::Plain, at(0)));
             is_held
         };
         let outcomes =
@@ -416,15 +433,15 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_none_are_a_word() {
+    fn values_that_are_none_are_a_word_and_no_limit() {
         let mut meter = Meter::default();
-        for _ in 0..3 {
+        for _ in 0..5 {
             meter.take_off(at(0));
-            meter.settle(&seen(LimitFields::default(), 0), None, NO_JITTER);
+            meter.settle(&seen(LimitFields::default(), 0), Errand::Plain, (None, NO_JITTER));
         }
+        assert_eq!(meter.limits(), None);
         meter.take_off(at(0));
-        meter.settle(&seen(fields(1, 0, 1), 0), None, NO_JITTER);
-        assert_eq!(verdict(&meter, 0), window_for(1_000));
+        assert!(matches!(verdict(&meter, 1), Verdict::Wait(_, Hold::Learning)));
     }
 
     #[test]
@@ -435,8 +452,8 @@ mod tests {
             meter.take_off(at(now));
         }
         assert_eq!(verdict(&meter, 40), window_for(960));
-        meter.settle(&seen(fields(3, 1, 1), 50), None, NO_JITTER);
-        meter.settle(&seen(fields(3, 0, 1), 60), None, NO_JITTER);
+        meter.settle(&seen(fields(3, 1, 1), 50), Errand::Plain, (None, NO_JITTER));
+        meter.settle(&seen(fields(3, 0, 1), 60), Errand::Plain, (None, NO_JITTER));
         assert_eq!(verdict(&meter, 999), window_for(1));
         assert_eq!(verdict(&meter, 1_000), Verdict::Spend);
         // Upstream's clock may be half a second behind ours.
@@ -452,10 +469,10 @@ mod tests {
         meter.take_off(at(1_100));
         assert_eq!(verdict(&meter, 1_110), Verdict::AwaitAnswer(Hold::Window));
         // One was still counted in the old window.
-        meter.settle(&seen(fields(3, 1, 1), 1_120), None, NO_JITTER);
+        meter.settle(&seen(fields(3, 1, 1), 1_120), Errand::Plain, (None, NO_JITTER));
         assert_eq!(verdict(&meter, 1_130), Verdict::Spend);
-        meter.settle(&seen(fields(3, 2, 2), 1_140), None, NO_JITTER);
-        meter.settle(&seen(fields(3, 1, 2), 1_150), None, NO_JITTER);
+        meter.settle(&seen(fields(3, 2, 2), 1_140), Errand::Plain, (None, NO_JITTER));
+        meter.settle(&seen(fields(3, 1, 2), 1_150), Errand::Plain, (None, NO_JITTER));
         meter.take_off(at(1_160));
         assert_eq!(verdict(&meter, 1_170), window_for(830));
     }
@@ -464,16 +481,16 @@ mod tests {
     fn what_others_have_used_of_a_window_counts() {
         let mut meter = Meter::default();
         meter.take_off(at(0));
-        meter.settle(&seen(fields(10, 0, 1), 10), None, NO_JITTER);
+        meter.settle(&seen(fields(10, 0, 1), 10), Errand::Plain, (None, NO_JITTER));
         assert_eq!(verdict(&meter, 20), window_for(980));
     }
 
     #[test]
     fn no_more_are_under_way_than_may_be_at_a_time() {
         let mut meter = meter(1_000);
-        (0..25).for_each(|_| meter.take_off(at(20)));
+        take_off(&mut meter, 25, at(20));
         assert_eq!(verdict(&meter, 30), Verdict::AwaitAnswer(Hold::Concurrency));
-        meter.settle(&seen(fields(1_000, 900, 1), 40), None, NO_JITTER);
+        meter.settle(&seen(fields(1_000, 900, 1), 40), Errand::Plain, (None, NO_JITTER));
         assert_eq!(verdict(&meter, 50), Verdict::Spend);
     }
 
@@ -482,23 +499,23 @@ mod tests {
         let mut meter = meter(1_000);
         meter.take_off(at(20));
         let crowded = LimitFields { concurrent_remaining: Some(0), ..fields(1_000, 900, 1) };
-        meter.settle(&seen(crowded, 30), None, NO_JITTER);
+        meter.settle(&seen(crowded, 30), Errand::Plain, (None, NO_JITTER));
         assert_eq!(verdict(&meter, 30), Verdict::Spend, "24 of the others, and one of ours");
         meter.take_off(at(30));
         assert_eq!(verdict(&meter, 40), Verdict::Wait(Duration::from_millis(990), Hold::Concurrency));
-        meter.lose(at(50));
+        meter.lose(Errand::Plain, at(50));
         assert_eq!(verdict(&meter, 1_040), Verdict::Spend);
     }
 
     #[test]
     fn a_change_of_the_limit_is_followed_at_once() {
         let mut meter = meter(40);
-        (0..10).for_each(|_| meter.take_off(at(20)));
-        meter.settle(&seen(fields(5, 0, 1), 100), None, NO_JITTER);
+        take_off(&mut meter, 10, at(20));
+        meter.settle(&seen(fields(5, 0, 1), 100), Errand::Plain, (None, NO_JITTER));
         assert_eq!(verdict(&meter, 100), Verdict::AwaitAnswer(Hold::Window));
-        (0..9).for_each(|_| meter.settle(&seen(fields(5, 0, 1), 110), None, NO_JITTER));
+        (0..9).for_each(|_| meter.settle(&seen(fields(5, 0, 1), 110), Errand::Plain, (None, NO_JITTER)));
         assert_eq!(verdict(&meter, 110), window_for(890));
-        (0..5).for_each(|_| meter.take_off(at(1_000)));
+        take_off(&mut meter, 5, at(1_000));
         assert_eq!(verdict(&meter, 1_000), Verdict::AwaitAnswer(Hold::Window));
     }
 
@@ -506,13 +523,17 @@ mod tests {
     fn a_429_closes_the_gate_until_the_window_ends_and_one_probe_reopens_it() {
         let mut meter = meter(40);
         meter.take_off(at(20));
-        meter.settle(&refused(fields(40, 0, 1), 100), Some(at(100)), Duration::from_millis(50));
+        meter.settle(
+            &refused(fields(40, 0, 1), 100),
+            Errand::Plain,
+            (Some(at(100)), Duration::from_millis(50)),
+        );
         assert!(meter.is_closed());
         assert_eq!(verdict(&meter, 100), Verdict::Wait(Duration::from_millis(950), Hold::Gate));
         assert_eq!(verdict(&meter, 1_050), Verdict::Spend);
-        meter.take_off(at(1_050));
-        assert_eq!(verdict(&meter, 1_060), Verdict::AwaitAnswer(Hold::Gate));
-        meter.settle(&seen(fields(40, 39, 2), 1_070), None, NO_JITTER);
+        let probe = meter.take_off(at(1_050));
+        assert_eq!(verdict(&meter, 1_060), Verdict::Wait(Duration::from_millis(1_990), Hold::Gate));
+        meter.settle(&seen(fields(40, 39, 2), 1_070), probe, (None, NO_JITTER));
         assert!(!meter.is_closed());
         assert_eq!(verdict(&meter, 1_080), Verdict::Spend);
     }
@@ -523,7 +544,7 @@ mod tests {
         meter.take_off(at(20));
         let told =
             Observation { retry_after: Some(Duration::from_secs(7)), ..refused(fields(40, 0, 1), 100) };
-        meter.settle(&told, Some(at(100)), NO_JITTER);
+        meter.settle(&told, Errand::Plain, (Some(at(100)), NO_JITTER));
         assert_eq!(verdict(&meter, 100), Verdict::Wait(Duration::from_secs(7), Hold::Gate));
     }
 
@@ -531,12 +552,14 @@ mod tests {
     fn when_a_probe_is_lost_another_one_goes() {
         let mut meter = meter(40);
         meter.take_off(at(20));
-        meter.settle(&refused(fields(40, 0, 1), 100), Some(at(100)), NO_JITTER);
-        meter.take_off(at(1_000));
-        meter.lose(at(1_500));
+        meter.settle(&refused(fields(40, 0, 1), 100), Errand::Plain, (Some(at(100)), NO_JITTER));
+        let probe = meter.take_off(at(1_000));
+        meter.lose(probe, at(1_500));
         assert_eq!(verdict(&meter, 1_500), Verdict::Spend);
-        meter.take_off(at(1_500));
-        assert_eq!(verdict(&meter, 1_500), Verdict::AwaitAnswer(Hold::Gate));
+        let probe = meter.take_off(at(1_500));
+        assert!(matches!(verdict(&meter, 1_500), Verdict::Wait(_, Hold::Gate)));
+        meter.forget(probe, at(1_500));
+        assert_eq!(verdict(&meter, 1_500), Verdict::Spend, "it belonged to another limit");
     }
 
     #[test]
@@ -549,7 +572,7 @@ mod tests {
         ] {
             let mut meter = meter(40);
             meter.take_off(at(20));
-            meter.settle(&seen(odd, 30), None, NO_JITTER);
+            meter.settle(&seen(odd, 30), Errand::Plain, (None, NO_JITTER));
             assert_eq!(verdict(&meter, 40), Verdict::Spend, "{odd:?}");
         }
     }
@@ -557,7 +580,7 @@ mod tests {
     #[test]
     fn hits_are_told_what_is_left_at_this_moment() {
         let mut meter = meter(40);
-        (0..4).for_each(|_| meter.take_off(at(20)));
+        take_off(&mut meter, 4, at(20));
         let present = meter.present(&moment(30)).unwrap();
         assert_eq!(
             (present.remaining, present.reset, present.concurrent_remaining),
@@ -574,12 +597,12 @@ mod tests {
         assert_eq!(meter.pressure(&moment(20)), Pressure::of(1, 10));
         for remaining in [8, 7, 1] {
             meter.take_off(at(20));
-            meter.settle(&seen(fields(10, remaining, 1), 30), None, NO_JITTER);
+            meter.settle(&seen(fields(10, remaining, 1), 30), Errand::Plain, (None, NO_JITTER));
         }
         assert_eq!(meter.pressure(&moment(40)), Pressure::of(9, 10));
         assert_eq!(meter.pressure(&moment(1_500)), Pressure::of(9, 10));
         meter.take_off(at(1_500));
-        meter.settle(&seen(fields(10, 9, 2), 1_510), None, NO_JITTER);
+        meter.settle(&seen(fields(10, 9, 2), 1_510), Errand::Plain, (None, NO_JITTER));
         assert_eq!(meter.pressure(&moment(1_520)), Pressure::of(9, 10));
         assert_eq!(meter.pressure(&moment(2_020)), Pressure::of(1, 10));
         assert_eq!(meter.pressure(&moment(9_000)), Pressure::NONE);

@@ -63,7 +63,9 @@ pub enum Outcome {
     Refused,
     /// 502, 503, 504: something in between could not reach what answers.
     Failed,
-    /// Any other.
+    /// Any other error: before Sentry counts, or after it.
+    Denied,
+    /// Success.
     Answered,
 }
 
@@ -71,7 +73,7 @@ impl Observation {
     /// Returns how long the refusal lasts, where that is told: `Retry-After`, or the end of the window.
     pub fn told_wait(&self, at_upstream: Option<SystemTime>) -> Option<Duration> {
         self.retry_after.or_else(|| {
-            let end = UNIX_EPOCH + Duration::from_secs(self.fields?.reset?);
+            let end = UNIX_EPOCH.checked_add(Duration::from_secs(self.fields?.reset?))?;
             end.duration_since(at_upstream?).ok().filter(|left| !left.is_zero() && *left <= LONGEST_WINDOW)
         })
     }

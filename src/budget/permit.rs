@@ -3,7 +3,7 @@
 //! Invariants: a place among the requests at a time is given back exactly once, however the request ends; what was counted
 //! is settled exactly once. Not here: who gets the right (`budget::scheduler`).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
@@ -13,10 +13,11 @@ use tokio::sync::oneshot;
 use tokio::time;
 
 use crate::budget::Shared;
-use crate::budget::account::{Charge, Loss};
+use crate::budget::account::{Loss, Reach};
+use crate::budget::ask::{Ask, Load, Payer};
 use crate::budget::limit_fields::LimitFields;
 use crate::budget::observation::{Observation, Outcome};
-use crate::budget::scheduler::{Ask, Load};
+use crate::budget::route_state::Charge;
 use crate::handling::Hold;
 
 /// How long something whose pace is a client's may hold a permit.
@@ -31,22 +32,48 @@ const LONGEST_REFUSAL: Duration = Duration::from_hours(24);
 /// The right to send one request, until it is known how that went.
 #[derive(Debug)]
 pub struct Reservation {
-    /// What is to be settled; absent once it is, and where nothing is limited.
-    open: Option<(Arc<Shared>, Ask, Charge)>,
+    /// What is to be settled; absent where nothing is limited.
+    open: Option<Arc<Open>>,
     held: Option<Hold>,
     permit: Permit,
+}
+
+/// A request whose end is to be told.
+#[derive(Debug)]
+struct Open {
+    shared: Arc<Shared>,
+    ask: Ask,
+    /// Where it was counted; absent once it is settled.
+    charge: Mutex<Option<Charge>>,
+}
+
+impl Open {
+    fn take(&self) -> Option<Charge> {
+        self.charge.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Stops waiting for it, because it goes at its client's pace. What it brings in the end is settled all the same.
+    fn lapse(&self) {
+        let mut charge = self.charge.lock().unwrap_or_else(PoisonError::into_inner);
+        *charge = charge.take().map(|charge| self.shared.lapse((&self.ask, charge)));
+    }
 }
 
 impl Reservation {
     /// Makes the right to what was taken, after it was held by something or nothing.
     pub fn new(shared: Arc<Shared>, ask: Ask, (charge, held): (Charge, Option<Hold>)) -> Self {
-        let upstream = Arc::clone(&ask.limit.payer.upstream);
-        let place = PlaceTaken { shared: Arc::clone(&shared), upstream, load: ask.load };
-        let place = match ask.load {
+        let place =
+            PlaceTaken { shared: Arc::clone(&shared), payer: ask.limit.payer.clone(), load: ask.load };
+        let load = ask.load;
+        let open = Arc::new(Open { shared, ask, charge: Mutex::new(Some(charge)) });
+        let place = match load {
             Load::Bare => Held::Capacity(place),
-            Load::WithBody => lapsing(place),
+            Load::WithBody => {
+                let lapsing_charge = Arc::downgrade(&open);
+                lapsing(place, move || lapsing_charge.upgrade().iter().for_each(|open| open.lapse()))
+            }
         };
-        Self { open: Some((shared, ask, charge)), held, permit: Permit(place) }
+        Self { open: Some(open), held, permit: Permit(place) }
     }
 
     /// Makes a right where nothing is limited.
@@ -61,8 +88,8 @@ impl Reservation {
 
     /// Learns from the head of the answer, and returns the permit for its body.
     pub fn settle(mut self, status: StatusCode, fields: &HeaderMap) -> Permit {
-        if let Some((shared, ask, charge)) = self.open.take() {
-            let received = shared.now();
+        if let Some((open, charge)) = self.end() {
+            let received = open.shared.now();
             let seen = Observation {
                 fields: LimitFields::read(fields),
                 outcome: outcome(status),
@@ -70,20 +97,26 @@ impl Reservation {
                 retry_after: retry_after(fields, received),
                 received,
             };
-            shared.settle((&ask, charge), &seen, jitter());
+            open.shared.settle((&open.ask, charge), &seen, jitter());
         }
         std::mem::replace(&mut self.permit, Permit::spent())
     }
 
     /// Notes that there was no answer, because upstream is out of reach or broke off.
-    pub fn fail(mut self) {
-        self.lose(Loss::Failed { jitter: jitter() });
+    pub fn fail(mut self, reach: Reach) {
+        self.lose(Loss::Failed { jitter: jitter(), reach });
     }
 
     fn lose(&mut self, loss: Loss) {
-        if let Some((shared, ask, charge)) = self.open.take() {
-            shared.lose((&ask, charge), loss);
+        if let Some((open, charge)) = self.end() {
+            open.shared.lose((&open.ask, charge), loss);
         }
+    }
+
+    fn end(&mut self) -> Option<(Arc<Open>, Charge)> {
+        let open = self.open.take()?;
+        let charge = open.take()?;
+        Some((open, charge))
     }
 }
 
@@ -111,13 +144,13 @@ enum Held {
 #[derive(Debug)]
 struct PlaceTaken {
     shared: Arc<Shared>,
-    upstream: Arc<str>,
+    payer: Payer,
     load: Load,
 }
 
 impl Drop for PlaceTaken {
     fn drop(&mut self) {
-        self.shared.give_back(&self.upstream, self.load);
+        self.shared.give_back(&self.payer, self.load);
     }
 }
 
@@ -131,19 +164,22 @@ impl Permit {
     #[must_use]
     pub fn lapsing(self) -> Self {
         match self.0 {
-            Held::Capacity(place) => Self(lapsing(place)),
+            Held::Capacity(place) => Self(lapsing(place, || {})),
             held @ (Held::Nothing | Held::Lapsing { .. }) => Self(held),
         }
     }
 }
 
-/// Holds something until the returned is dropped, or time is up.
-fn lapsing(held: impl Send + 'static) -> Held {
+/// Holds something until the returned is dropped, or time is up; then something else is done, too.
+fn lapsing(held: impl Send + 'static, at_last: impl FnOnce() + Send + 'static) -> Held {
     let (sender, dropped) = oneshot::channel();
     // Bounded by itself: whoever holds the sender ends it, or time does.
     tokio::spawn(async move {
-        let _ = time::timeout(CLIENT_PACE, dropped).await;
+        let is_late = time::timeout(CLIENT_PACE, dropped).await.is_err();
         drop(held);
+        if is_late {
+            at_last();
+        }
     });
     Held::Lapsing { _dropped: sender }
 }
@@ -153,6 +189,7 @@ fn outcome(status: StatusCode) -> Outcome {
     match status.as_u16() {
         429 => Outcome::Refused,
         502..=504 => Outcome::Failed,
+        400.. => Outcome::Denied,
         _ => Outcome::Answered,
     }
 }
@@ -208,8 +245,12 @@ mod tests {
     #[test]
     fn only_what_comes_from_something_in_between_is_a_failure() {
         let outcome = |code| outcome(StatusCode::from_u16(code).unwrap());
-        for (code, expected) in [(200, Outcome::Answered), (500, Outcome::Answered), (401, Outcome::Answered)]
-        {
+        for (code, expected) in [
+            (200, Outcome::Answered),
+            (304, Outcome::Answered),
+            (500, Outcome::Denied),
+            (401, Outcome::Denied),
+        ] {
             assert_eq!(outcome(code), expected, "{code}");
         }
         assert_eq!(outcome(429), Outcome::Refused);

@@ -11,79 +11,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::Method;
 use tokio::sync::oneshot;
 
 use crate::budget::Headroom;
-use crate::budget::account::{Account, Charge, Loss};
-use crate::budget::limit_fields::LimitFields;
+use crate::budget::account::{Account, Loss, Reach};
+use crate::budget::ask::{Ask, BRIEF, Limit, Load, Patience, Payer};
+use crate::budget::gate::Errand;
 use crate::budget::line::{Crowded, Line, Place, Waiting};
 use crate::budget::observation::{Limits, Moment, Observation, Outcome, Verdict};
-use crate::budget::upstream_state::{Caps, UpstreamState};
+use crate::budget::route_state::Charge;
+use crate::budget::upstream_state::{Caps, Failure, UpstreamState};
 use crate::config::budget::BudgetConfig;
-use crate::credential::{BudgetIdentity, CredentialPartition};
 use crate::handling::Hold;
 use crate::pressure::Pressure;
 use crate::routes::RouteLabel;
 
 /// Most accounts that are kept in mind.
 const MOST_ACCOUNTS: usize = 10_000;
-
-/// How long a request waits at the most whose client could be given something stale.
-pub const BRIEF: Duration = Duration::from_secs(1);
-
-/// What is asked for: one request upstream.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// What it counts against.
-    pub limit: Limit,
-    /// Whose turn it is.
-    pub partition: CredentialPartition,
-    /// What it brings.
-    pub load: Load,
-    /// How long it may wait.
-    pub patience: Patience,
-}
-
-/// What a request counts against, as far as that is known beforehand.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Limit {
-    /// Whose limit it is.
-    pub payer: Payer,
-    /// Which of its limits.
-    pub route: RouteLabel,
-}
-
-/// Whose limit a request counts against, as Sentry counts (`sentry-api.md` §2): by upstream, identity and method.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Payer {
-    /// The authority of the upstream.
-    pub upstream: Arc<str>,
-    /// The caller.
-    pub identity: BudgetIdentity,
-    /// The method.
-    pub method: Method,
-}
-
-/// What a request will ask of its permit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Load {
-    /// Nothing but an answer.
-    Bare,
-    /// A body has to be read from its client first.
-    WithBody,
-}
-
-/// How long a request may wait before it is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    /// Not at all: nobody needs the answer now.
-    None,
-    /// For a moment, and not for what is closed: its client could be given something stale.
-    Brief,
-    /// As long as the configuration lets it.
-    Full,
-}
 
 /// Whether a request may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +38,17 @@ pub enum Outlook {
     WhenOneEnds(Hold),
     /// Not before so long.
     Later(Duration, Hold),
+}
+
+/// Who may go because of what has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// Nobody more.
+    Nobody,
+    /// Those who count against the same limits.
+    Payer,
+    /// Anybody.
+    Everybody,
 }
 
 /// How a request came in.
@@ -154,7 +109,7 @@ impl Scheduler {
     /// Lets a request go, puts it in the line, or refuses it at once. It may wait for `within` at the most.
     pub fn enter(&mut self, ask: &Ask, within: Duration, now: SystemTime) -> Entry {
         let outlook = self.outlook(ask, now);
-        if outlook == Outlook::Now && !self.line.is_waited_for(&ask.limit) {
+        if outlook == Outlook::Now && !self.is_behind_others(&ask.limit) {
             return Entry::Taken(self.take(ask, now));
         }
         let hold = match outlook {
@@ -170,6 +125,14 @@ impl Scheduler {
             Ok(place) => Entry::InLine(place, called, hold),
             Err(Crowded) => Entry::Refused(Outlook::WhenOneEnds(Hold::Capacity)),
         }
+    }
+
+    /// Returns whether somebody waits who might count against the same limit.
+    fn is_behind_others(&self, limit: &Limit) -> bool {
+        let account = self.accounts.get(&limit.payer);
+        let shares =
+            |route: &RouteLabel| account.is_none_or(|account| account.may_share_limit(route, &limit.route));
+        self.line.is_waited_for(&limit.payer, shares)
     }
 
     fn may_wait(&self, ask: &Ask, (outlook, hold): (Outlook, Hold), within: Duration) -> bool {
@@ -188,67 +151,94 @@ impl Scheduler {
         };
         let Some(account) = self.accounts.get(&ask.limit.payer) else { return for_itself };
         let place = self.line.next_place(ask.partition);
-        let shares = |limit: &Limit| {
-            limit.payer == ask.limit.payer && account.shares_limit(&limit.route, &ask.limit.route)
-        };
-        for_itself.saturating_add(account.wait_behind(&ask.limit.route, self.line.ahead(place, shares)))
+        let shares = |route: &RouteLabel| account.may_share_limit(route, &ask.limit.route);
+        let ahead = self.line.ahead(&ask.limit.payer, place, shares);
+        for_itself.saturating_add(account.wait_behind(&ask.limit.route, ahead))
     }
 
     /// Takes what a request needs, which may be sent now.
     pub fn take(&mut self, ask: &Ask, now: SystemTime) -> Charge {
         let payer = &ask.limit.payer;
         let upstream = self.upstreams.entry(Arc::clone(&payer.upstream)).or_default();
-        upstream.take_off(ask.load, self.line.next_number(), (&self.caps, now));
+        let breaker = upstream.take_off(ask.load, self.line.next_number(), (&self.caps, now));
         if MOST_ACCOUNTS <= self.accounts.len() && !self.accounts.contains_key(payer) {
-            self.accounts.retain(|_, account| !account.is_idle(now));
+            self.forget_idle_accounts(now);
         }
-        self.accounts.entry(payer.clone()).or_default().take_off(&ask.limit.route, now)
+        let charge = self.accounts.entry(payer.clone()).or_default().take_off(&ask.limit.route, now);
+        charge.with_breaker(breaker)
     }
 
-    /// Gives back a place among the requests at a time.
-    pub fn give_back(&mut self, upstream: &str, load: Load) {
-        if let Some(upstream) = self.upstreams.get_mut(upstream) {
-            upstream.give_back(load);
-        }
+    fn forget_idle_accounts(&mut self, now: SystemTime) {
+        let upstreams = &self.upstreams;
+        self.accounts.retain(|payer, account| {
+            let moment = upstreams.get(&payer.upstream).map(|upstream| upstream.moment(now));
+            moment.is_none_or(|moment| !account.is_idle(&moment))
+        });
     }
 
-    /// Notes that a request has been answered.
-    pub fn settle(&mut self, (ask, charge): (&Ask, Charge), seen: &Observation, jitter: Duration) {
+    /// Gives back a place among the requests at a time; who may go by that.
+    pub fn give_back(&mut self, upstream: &str, load: Load) -> Reached {
+        let Some(upstream) = self.upstreams.get_mut(upstream) else { return Reached::Nobody };
+        let was_full = upstream.is_full(load, &self.caps);
+        upstream.give_back(load);
+        if was_full { Reached::Everybody } else { Reached::Nobody }
+    }
+
+    /// Stops waiting for a request that goes at its client's pace; returns what is left to be settled.
+    pub fn lapse(&mut self, (ask, charge): (&Ask, Charge), now: SystemTime) -> Charge {
         let payer = &ask.limit.payer;
-        self.upstreams.entry(Arc::clone(&payer.upstream)).or_default().listen(seen);
+        if let Some(upstream) = self.upstreams.get_mut(&payer.upstream) {
+            upstream.abandon(charge.breaker, now);
+        }
+        match self.accounts.get_mut(payer) {
+            Some(account) => account.lapse((&ask.limit.route, charge), now),
+            None => charge,
+        }
+    }
+
+    /// Notes that a request has been answered; who may go by that.
+    pub fn settle(&mut self, (ask, charge): (&Ask, Charge), seen: &Observation, jitter: Duration) -> Reached {
+        let payer = &ask.limit.payer;
+        let upstream = self.upstreams.entry(Arc::clone(&payer.upstream)).or_default();
+        let was_broken = upstream.is_broken();
+        upstream.listen(seen, charge.breaker);
         if seen.outcome == Outcome::Failed {
-            self.note_failure(&payer.upstream, seen.received, jitter);
+            self.note_failure((ask, charge), Reach::Reached, (seen.received, jitter));
         }
         let at_upstream = self.moment(&payer.upstream, seen.received).at_upstream;
         if let Some(account) = self.accounts.get_mut(payer) {
             account.settle((&ask.limit.route, charge), seen, (at_upstream, jitter));
         }
+        if was_broken { Reached::Everybody } else { Reached::Payer }
     }
 
-    /// Notes that a request ended without an answer.
-    pub fn lose(&mut self, (ask, charge): (&Ask, Charge), loss: Loss, now: SystemTime) {
+    /// Notes that a request ended without an answer; who may go by that.
+    pub fn lose(&mut self, (ask, charge): (&Ask, Charge), loss: Loss, now: SystemTime) -> Reached {
         let payer = &ask.limit.payer;
         match loss {
-            Loss::Failed { jitter } => self.note_failure(&payer.upstream, now, jitter),
+            Loss::Failed { jitter, reach } => self.note_failure((ask, charge), reach, (now, jitter)),
             Loss::GivenUp => {
                 if let Some(upstream) = self.upstreams.get_mut(&payer.upstream) {
-                    upstream.abandon(now);
+                    upstream.abandon(charge.breaker, now);
                 }
             }
         }
         if let Some(account) = self.accounts.get_mut(payer) {
             account.lose((&ask.limit.route, charge), loss, now);
         }
+        if charge.breaker == Errand::Probe { Reached::Everybody } else { Reached::Payer }
     }
 
-    fn note_failure(&mut self, name: &Arc<str>, now: SystemTime, jitter: Duration) {
+    fn note_failure(&mut self, (ask, charge): (&Ask, Charge), reach: Reach, moment: (SystemTime, Duration)) {
+        let name = &ask.limit.payer.upstream;
         let upstream = self.upstreams.entry(Arc::clone(name)).or_default();
-        let was_probing = upstream.is_probing();
-        upstream.fail(now, jitter);
-        if was_probing {
-            // Upstream has failed since they came: that is their answer.
-            let before = upstream.probed_at();
-            self.line.send_away(name, before);
+        match upstream.fail((&ask.limit, reach), charge.breaker, moment) {
+            Failure::OfProbe => {
+                // Upstream has failed since they came: that is their answer.
+                let before = upstream.probed_at();
+                self.line.send_away(name, before);
+            }
+            Failure::OfRequest => {}
         }
     }
 
@@ -257,24 +247,53 @@ impl Scheduler {
         self.line.take(limit, place).is_some()
     }
 
-    /// Calls everybody who may go. Returns how long until somebody else may without anything ending.
-    pub fn call(&mut self, now: SystemTime) -> Option<Duration> {
-        let mut soonest: Option<Duration> = None;
-        let mut heads = self.line.heads();
-        while let Some((place, limit)) = heads.pop_first() {
-            let Some(ask) = self.line.ask(&limit, place) else { continue };
-            match self.outlook(ask, now) {
-                Outlook::Now => {
-                    self.call_one(&limit, place, now);
-                    if let Some(next) = self.line.head(&limit) {
-                        heads.insert(next, limit);
-                    }
-                }
-                Outlook::WhenOneEnds(_) => {}
-                Outlook::Later(wait, _) => soonest = Some(soonest.map_or(wait, |known| known.min(wait))),
+    /// Calls everybody of a payer who may go. Returns how long until somebody else may without anything ending.
+    pub fn call_payer(&mut self, payer: &Payer, now: SystemTime) -> Option<Duration> {
+        let mut soonest = None;
+        let mut heads = self.line.heads_of(payer);
+        while let Some((place, route)) = heads.pop_first() {
+            let limit = Limit { payer: payer.clone(), route };
+            if self.call_head((place, &limit), &mut soonest, now)
+                && let Some(next) = self.line.head(&limit)
+            {
+                heads.insert(next, limit.route);
             }
         }
         soonest
+    }
+
+    /// Calls everybody who may go. Returns how long until somebody else may without anything ending.
+    pub fn call(&mut self, now: SystemTime) -> Option<Duration> {
+        let mut soonest = None;
+        let mut place = None;
+        while let Some((head, limit)) = self.line.head_after(place) {
+            let upstream = self.upstreams.get(&limit.payer.upstream);
+            let held = upstream.and_then(|upstream| upstream.hold(Load::Bare, &self.caps, now));
+            if let (Some(outlook), 1) = (held, self.upstreams.len()) {
+                // Nobody may go, whoever it is.
+                return nearer(soonest, outlook);
+            }
+            self.call_head((head, &limit), &mut soonest, now);
+            place = Some(head);
+        }
+        soonest
+    }
+
+    /// Calls the first of a queue if it may go; whether it was.
+    fn call_head(
+        &mut self,
+        (place, limit): (Place, &Limit),
+        soonest: &mut Option<Duration>,
+        now: SystemTime,
+    ) -> bool {
+        let Some(ask) = self.line.ask(limit, place) else { return false };
+        let outlook = self.outlook(ask, now);
+        if outlook == Outlook::Now {
+            self.call_one(limit, place, now);
+            return true;
+        }
+        *soonest = nearer(*soonest, outlook);
+        false
     }
 
     fn call_one(&mut self, limit: &Limit, place: Place, now: SystemTime) {
@@ -311,11 +330,11 @@ impl Scheduler {
     /// Returns what is known of a limit at `now`.
     pub fn headroom(&self, limit: &Limit, now: SystemTime) -> Headroom {
         let upstream = self.upstreams.get(&limit.payer.upstream);
-        let is_broken = upstream.is_some_and(UpstreamState::is_broken);
+        let is_shut = upstream.is_some_and(|upstream| upstream.is_shut(now));
         let moment = self.moment(&limit.payer.upstream, now);
         let account = self.accounts.get(&limit.payer);
         let pressure = match account {
-            _ if is_broken || self.line.is_waited_for(limit) => Pressure::FULL,
+            _ if is_shut || self.is_behind_others(limit) => Pressure::FULL,
             Some(account) => account.pressure(&limit.route, &moment),
             None => Pressure::NONE,
         };
@@ -323,10 +342,23 @@ impl Scheduler {
     }
 }
 
+/// Returns the shorter wait.
+fn nearer(soonest: Option<Duration>, outlook: Outlook) -> Option<Duration> {
+    match (outlook, soonest) {
+        (Outlook::Later(wait, _), Some(known)) => Some(known.min(wait)),
+        (Outlook::Later(wait, _), None) => Some(wait),
+        (Outlook::Now | Outlook::WhenOneEnds(_), soonest) => soonest,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::limit_fields::LimitFields;
+    use http::Method;
+
     use crate::config::load;
+    use crate::credential::BudgetIdentity;
     use crate::testing::{SUBJECT, asked, start};
 
     const LONG: Duration = Duration::from_secs(10);
@@ -460,7 +492,7 @@ mod tests {
         assert_eq!(scheduler.closed_gates(), 1);
         let mut before = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(10)));
         let mut elsewhere = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(20)));
-        assert_eq!(scheduler.call(at(1_500)), None, "one goes, the other waits for it");
+        scheduler.call(at(1_500));
         let charge = before.try_recv().unwrap();
         let mut after = called(scheduler.enter(&ask("b", "one", "/a/"), LONG, at(1_600)));
         scheduler.settle((&ask("a", "one", "/a/"), charge), &failed(1_700), Duration::ZERO);

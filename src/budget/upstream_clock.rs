@@ -34,8 +34,12 @@ enum Source {
 }
 
 impl UpstreamClock {
-    /// Notes that an answer arrived at `received`, made at this `Date` by upstream's clock, or later.
-    pub fn observe(&mut self, date: Option<SystemTime>, received: SystemTime) {
+    /// Notes that an answer arrived at `received`, made at this `Date` by upstream's clock, or later, in a window that ends at
+    /// `reset`. A `Date` after that is of another clock.
+    pub fn observe(&mut self, date: Option<SystemTime>, reset: u64, received: SystemTime) {
+        if date.is_some_and(|date| micros(date) > i128::from(reset) * 1_000_000) {
+            return;
+        }
         match (date, self.source) {
             (Some(_), Source::OurClock) => *self = Self { source: Source::Date, ..Self::default() },
             (None, Source::Date) => return,
@@ -68,6 +72,9 @@ fn micros(moment: SystemTime) -> i128 {
 mod tests {
     use super::*;
 
+    /// A window whose end does not matter.
+    const FAR: u64 = 1_000_000_000;
+
     fn at(milliseconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_000_000) + Duration::from_millis(milliseconds)
     }
@@ -77,11 +84,11 @@ mod tests {
         let mut clock = UpstreamClock::default();
         assert_eq!(clock.earliest(at(0)), None);
         // Upstream is exactly in step; `Date` loses the fraction, and the answer travels for 50 ms.
-        clock.observe(Some(at(0)), at(950));
+        clock.observe(Some(at(0)), FAR, at(950));
         assert_eq!(clock.earliest(at(1_000)), Some(at(30)));
-        clock.observe(Some(at(1_000)), at(1_060));
+        clock.observe(Some(at(1_000)), FAR, at(1_060));
         assert_eq!(clock.earliest(at(1_100)), Some(at(1_020)));
-        clock.observe(Some(at(1_000)), at(1_900));
+        clock.observe(Some(at(1_000)), FAR, at(1_900));
         assert_eq!(clock.earliest(at(2_000)), Some(at(1_920)));
     }
 
@@ -90,7 +97,7 @@ mod tests {
         const HOUR: u64 = 3_600_000;
         for (stated, now, expected) in [(2 * HOUR, HOUR, 2 * HOUR), (HOUR, 2 * HOUR, HOUR)] {
             let mut clock = UpstreamClock::default();
-            clock.observe(Some(at(stated)), at(now));
+            clock.observe(Some(at(stated)), FAR, at(now));
             assert_eq!(clock.earliest(at(now)), Some(at(expected - 20)));
         }
     }
@@ -98,9 +105,9 @@ mod tests {
     #[test]
     fn an_observation_is_forgotten_so_that_a_step_is_followed() {
         let mut clock = UpstreamClock::default();
-        clock.observe(Some(at(5_000)), at(0));
+        clock.observe(Some(at(5_000)), FAR, at(0));
         for minute in 1..=2 {
-            clock.observe(Some(at(minute * 60_000)), at(minute * 60_000));
+            clock.observe(Some(at(minute * 60_000)), FAR, at(minute * 60_000));
         }
         assert_eq!(clock.earliest(at(120_000)), Some(at(119_980)));
     }
@@ -108,10 +115,18 @@ mod tests {
     #[test]
     fn without_a_date_upstream_is_taken_to_agree_with_us_until_it_sends_one() {
         let mut clock = UpstreamClock::default();
-        clock.observe(None, at(0));
+        clock.observe(None, FAR, at(0));
         assert_eq!(clock.earliest(at(1_000)), Some(at(980)));
-        clock.observe(Some(at(8_000)), at(2_000));
-        clock.observe(None, at(3_000));
+        clock.observe(Some(at(8_000)), FAR, at(2_000));
+        clock.observe(None, FAR, at(3_000));
         assert_eq!(clock.earliest(at(3_000)), Some(at(8_980)));
+    }
+
+    #[test]
+    fn a_date_after_the_end_of_its_window_is_of_another_clock() {
+        let mut clock = UpstreamClock::default();
+        clock.observe(Some(at(1_000)), 1_000_002, at(1_000));
+        clock.observe(Some(at(3_600_000)), 1_000_003, at(2_000));
+        assert_eq!(clock.earliest(at(2_000)), Some(at(1_980)));
     }
 }

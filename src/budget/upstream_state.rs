@@ -5,10 +5,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
+use crate::budget::account::Reach;
+use crate::budget::ask::{Limit, Load};
 use crate::budget::gate::{Errand, Gate, Passage};
 use crate::budget::learning::SILENT_ANSWERS;
 use crate::budget::observation::{Limits, Moment, Observation, Outcome};
-use crate::budget::scheduler::{Load, Outlook};
+use crate::budget::scheduler::Outlook;
 use crate::budget::upstream_clock::UpstreamClock;
 use crate::config::budget::BudgetConfig;
 use crate::handling::Hold;
@@ -26,6 +28,8 @@ pub struct Caps {
 pub struct UpstreamState {
     clock: UpstreamClock,
     breaker: Gate,
+    /// What failed last, without an answer since.
+    last_failed: Option<Limit>,
     /// The number in the line that was next when the latest request went to see.
     probed_at: u64,
     voice: Voice,
@@ -33,6 +37,15 @@ pub struct UpstreamState {
     taken_with_body: usize,
     /// When the requests of the last second were sent; empty where no rate is set.
     sent: VecDeque<SystemTime>,
+}
+
+/// What a failure shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// That upstream still does not work: those who waited to hear have their answer.
+    OfProbe,
+    /// Nothing more than itself.
+    OfRequest,
 }
 
 /// Whether an upstream speaks of limits.
@@ -74,13 +87,12 @@ impl UpstreamState {
     /// Says what holds every request to this upstream.
     pub fn hold(&self, load: Load, caps: &Caps, now: SystemTime) -> Option<Outlook> {
         match self.breaker.passage(now) {
-            Passage::Closed(wait, hold) => return Some(Outlook::Later(wait, hold)),
-            Passage::Probing(hold) => return Some(Outlook::WhenOneEnds(hold)),
+            Passage::Closed(wait, hold) | Passage::Probing(wait, hold) => {
+                return Some(Outlook::Later(wait, hold));
+            }
             Passage::Free => {}
         }
-        let is_full = caps.concurrent <= self.taken
-            || (load == Load::WithBody && caps.with_body <= self.taken_with_body);
-        if is_full {
+        if self.is_full(load, caps) {
             return Some(Outlook::WhenOneEnds(Hold::Capacity));
         }
         if caps.per_second == 0 || self.sent.len() < caps.per_second {
@@ -91,9 +103,15 @@ impl UpstreamState {
         Some(Outlook::Later(wait, Hold::Rate))
     }
 
-    /// Counts a request that is sent now; `next_number` is that of whoever comes next to the line.
-    pub fn take_off(&mut self, load: Load, next_number: u64, (caps, now): (&Caps, SystemTime)) {
-        if self.breaker.take_off() == Errand::Probe {
+    /// Returns whether as many requests are under way as may be.
+    pub fn is_full(&self, load: Load, caps: &Caps) -> bool {
+        caps.concurrent <= self.taken || (load == Load::WithBody && caps.with_body <= self.taken_with_body)
+    }
+
+    /// Counts a request that is sent now, and says what for; `next_number` is that of whoever comes next to the line.
+    pub fn take_off(&mut self, load: Load, next_number: u64, (caps, now): (&Caps, SystemTime)) -> Errand {
+        let errand = self.breaker.take_off(now);
+        if errand == Errand::Probe {
             self.probed_at = next_number;
         }
         self.taken += 1;
@@ -104,6 +122,7 @@ impl UpstreamState {
             }
             self.sent.push_back(now);
         }
+        errand
     }
 
     /// Gives back a place among the requests at a time.
@@ -113,26 +132,44 @@ impl UpstreamState {
     }
 
     /// Learns from an answer what it tells of the upstream as a whole.
-    pub fn listen(&mut self, seen: &Observation) {
+    pub fn listen(&mut self, seen: &Observation, errand: Errand) {
         if seen.outcome != Outcome::Failed {
-            self.breaker.succeed();
+            self.breaker.succeed(errand);
+            self.last_failed = None;
         }
-        self.clock.observe(seen.date, seen.received);
+        // Only who counts by a clock is asked what it says.
+        if let Some(reset) = seen.fields.and_then(|fields| fields.reset) {
+            self.clock.observe(seen.date, reset, seen.received);
+        }
         self.voice = match (self.voice, seen.fields, seen.outcome) {
             (_, Some(_), _) | (Voice::Heard, ..) => Voice::Heard,
             (Voice::Silent(answers), None, Outcome::Answered) => Voice::Silent(answers.saturating_add(1)),
-            (silent @ Voice::Silent(_), None, Outcome::Refused | Outcome::Failed) => silent,
+            // Sentry counts only what reaches one of its endpoints.
+            (silent @ Voice::Silent(_), None, Outcome::Refused | Outcome::Failed | Outcome::Denied) => silent,
         };
     }
 
-    /// Notes that a request has failed. `jitter` is by how much later than it could it is asked again.
-    pub fn fail(&mut self, now: SystemTime, jitter: Duration) {
-        self.breaker.fail(now, jitter);
+    /// Notes that a request has failed; whether that shows that upstream as a whole still does. One endpoint that fails again
+    /// and again shows nothing: its own gate closes. `jitter` is by how much later than it could it is asked again.
+    pub fn fail(
+        &mut self,
+        (limit, reach): (&Limit, Reach),
+        errand: Errand,
+        (now, jitter): (SystemTime, Duration),
+    ) -> Failure {
+        let is_new = self.last_failed.as_ref() != Some(limit) || reach == Reach::Unreachable;
+        self.last_failed = Some(limit.clone());
+        if is_new {
+            self.breaker.fail(errand, now, jitter);
+        } else {
+            self.breaker.abandon(errand, now);
+        }
+        if is_new && errand == Errand::Probe { Failure::OfProbe } else { Failure::OfRequest }
     }
 
     /// Notes that a request was given up.
-    pub fn abandon(&mut self, now: SystemTime) {
-        self.breaker.abandon(now);
+    pub fn abandon(&mut self, errand: Errand, now: SystemTime) {
+        self.breaker.abandon(errand, now);
     }
 
     /// Returns whether it is left alone after failures.
@@ -140,9 +177,9 @@ impl UpstreamState {
         self.breaker.is_closed()
     }
 
-    /// Returns whether a request has gone to see whether it works again.
-    pub fn is_probing(&self) -> bool {
-        self.breaker.is_probing()
+    /// Returns whether nothing may be sent at `now` because of failures.
+    pub fn is_shut(&self, now: SystemTime) -> bool {
+        !self.breaker.is_free(now)
     }
 
     /// Returns the number in the line that was next when the latest request went to see.

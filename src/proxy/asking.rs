@@ -15,9 +15,11 @@ use http::{Method, Request, StatusCode, response};
 use tokio::time;
 
 use crate::admission::{AdmittedRequest, BodyFraming};
+use crate::budget::account::Reach;
+use crate::budget::ask::{Ask, Limit, Load, Patience, Payer};
 use crate::budget::permit::{self, Permit, Reservation};
-use crate::budget::scheduler::{Ask, Limit, Load, Patience, Payer};
 use crate::clock::Stopwatch;
+use crate::credential::BudgetIdentity;
 use crate::headers;
 use crate::metrics::upstream::UpstreamOutcome;
 use crate::proxy::Proxy;
@@ -83,23 +85,26 @@ impl Proxy {
 
     /// Returns what a request counts against, when it is sent by this method.
     pub fn limit_of(&self, request: &AdmittedRequest, method: &Method) -> Limit {
-        let payer = Payer {
-            upstream: self.regions().upstream(request).name(),
-            identity: request.budget_identity(),
-            method: method.clone(),
-        };
+        // Sentry counts by its address whom it does not know.
+        let is_stranger = self.credentials().is_stranger(request.partition());
+        let identity = if is_stranger { BudgetIdentity::Address } else { request.budget_identity() };
+        let payer =
+            Payer { upstream: self.regions().upstream(request).name(), identity, method: method.clone() };
         Limit { payer, route: request.route().label.clone() }
     }
 
-    /// Asks upstream, as often as that is allowed and of use. `make` makes the request for each attempt.
+    /// Asks upstream, as often as that is allowed and of use. `make` makes the request for each attempt; without one upstream
+    /// cannot be reached.
     pub async fn exchange(
         &self,
         inquiry: Inquiry<'_>,
-        mut make: impl FnMut() -> Request<OutgoingBody>,
+        mut make: impl FnMut() -> Option<Request<OutgoingBody>>,
     ) -> Result<Answer, ForwardFailure> {
+        let mut attempt = self.first_attempt();
         // Until the answer has told what is to be thought of the credential.
-        let _turn = self.turn_of(inquiry.request).await?;
-        let mut attempt = Attempt { number: 1, failures: 0, wait_left: self.budget().max_wait() };
+        let waiting = Stopwatch::start();
+        let _turn = self.turn_of(inquiry.request).await;
+        attempt.wait_left = attempt.wait_left.saturating_sub(waiting.read());
         let mut failure = None;
         loop {
             let reservation = match self.reserve(&inquiry, &mut attempt).await {
@@ -107,17 +112,14 @@ impl Proxy {
                 // What upstream itself did says more than that it was not asked again.
                 Err(refused) => return Err(failure.unwrap_or(refused)),
             };
-            let take_off = self.take_off();
-            let result = self.send(make(), reservation, take_off).await;
-            if let Ok(answer) = &result {
-                self.note_verdict(inquiry.request, answer.head.status, take_off.at);
-            }
+            let result = self.send_once(inquiry.request, make(), reservation).await;
             match self.again(&inquiry.ask, &attempt, &result) {
                 Again::No => return result,
                 Again::Refused => {}
                 Again::Failed => {
                     attempt.failures += 1;
-                    failure = result.err();
+                    // What an edge said in HTML is no answer of Sentry's.
+                    failure = result.err().or(Some(ForwardFailure::Upstream(UpstreamFault::Broken)));
                     let pause = permit::jitter();
                     attempt.wait_left = attempt.wait_left.saturating_sub(pause);
                     time::sleep(pause).await;
@@ -126,6 +128,15 @@ impl Proxy {
             attempt.number += 1;
             self.metrics().upstream.repeated();
         }
+    }
+
+    fn first_attempt(&self) -> Attempt {
+        Attempt { number: 1, failures: 0, wait_left: self.budget().max_wait() }
+    }
+
+    /// Waits for the right to send something once.
+    pub async fn reserve_once(&self, inquiry: &Inquiry<'_>) -> Result<Reservation, ForwardFailure> {
+        self.reserve(inquiry, &mut self.first_attempt()).await
     }
 
     async fn reserve(
@@ -151,6 +162,24 @@ impl Proxy {
         result.map_err(ForwardFailure::NotSent)
     }
 
+    /// Sends a request for which there is a place, and notes what the answer says of its credential.
+    pub async fn send_once(
+        &self,
+        request: &AdmittedRequest,
+        outgoing: Option<Request<OutgoingBody>>,
+        reservation: Reservation,
+    ) -> Result<Answer, ForwardFailure> {
+        let Some(outgoing) = outgoing else {
+            return Err(ForwardFailure::Upstream(UpstreamFault::Unreachable));
+        };
+        let take_off = self.take_off();
+        let result = self.send(outgoing, reservation, take_off).await;
+        if let Ok(answer) = &result {
+            self.note_verdict(request, answer.head.status, take_off.at);
+        }
+        result
+    }
+
     /// Sends a request, and counts how it went.
     async fn send(
         &self,
@@ -174,9 +203,8 @@ impl Proxy {
             }
             Err(error) => {
                 match error.fault() {
-                    UpstreamFault::Unreachable | UpstreamFault::Timeout | UpstreamFault::Broken => {
-                        reservation.fail();
-                    }
+                    UpstreamFault::Unreachable => reservation.fail(Reach::Unreachable),
+                    UpstreamFault::Timeout | UpstreamFault::Broken => reservation.fail(Reach::Reached),
                     // The client's own doing.
                     UpstreamFault::RequestBody => drop(reservation),
                 }

@@ -161,7 +161,8 @@ impl Proxy {
         (landing, boarding)
     }
 
-    async fn take_seat(
+    /// Takes a seat in the flight of a key, or takes off.
+    pub async fn take_seat(
         &self,
         target: &Target,
         demand: Demand,
@@ -180,12 +181,6 @@ impl Proxy {
             self.metrics().flights.took_off();
         }
         (seat, boarding)
-    }
-
-    /// Has a stored response refreshed, if nobody does already. The flight counts how it went.
-    async fn refresh(&self, target: &Target, demand: Demand) {
-        // The flight needs nobody who waits: leaving the seat cancels nothing.
-        drop(self.take_seat(target, demand, None).await);
     }
 
     /// Makes the reply from what landed; `None` when it was for somebody else.

@@ -11,7 +11,7 @@
 //! Invariants: bounded; when it is full, a credential without a record counts as accepted, and loses everything with its
 //! first 401. Not here: answers that are remembered for a moment (`proxy::rejections`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -20,24 +20,25 @@ use http::{Method, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time;
 
-use crate::admission::AdmittedRequest;
-use crate::budget::Refused;
+use crate::admission::{AdmittedRequest, BodyFraming};
 use crate::cache::directives::Asking;
 use crate::cache::freshness::Decision;
 use crate::cache::generations::Cause;
 use crate::cache::key::normalized_path;
 use crate::cache::stored_response::Found;
 use crate::credential::CredentialPartition;
-use crate::handling::{ForwardReason, Hold};
+use crate::handling::ForwardReason;
 use crate::proxy::Proxy;
-use crate::proxy::landing::ForwardFailure;
 use crate::routes::tags::Tag;
 
 /// Most credentials remembered.
 const MOST: usize = 65_536;
 
-/// What a client is told to wait for whose credential is being tried.
-const NEXT_TRIAL: Duration = Duration::from_secs(1);
+/// Most credentials remembered that were rejected and never accepted; beyond that all are forgotten.
+const MOST_STRANGERS: usize = 4_096;
+
+/// How long a request waits for its turn; then it goes all the same.
+const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What upstream said of each credential.
 #[derive(Debug, Default)]
@@ -45,6 +46,41 @@ pub struct Credentials {
     records: Mutex<HashMap<CredentialPartition, Record>>,
     /// How many are suspended: mostly none, and then nobody has to look.
     suspended: AtomicUsize,
+    strangers: Strangers,
+}
+
+/// Credentials that upstream has rejected and never accepted: it counts them by the address that they come from.
+#[derive(Debug, Default)]
+struct Strangers {
+    known: Mutex<HashSet<CredentialPartition>>,
+    count: AtomicUsize,
+}
+
+impl Strangers {
+    fn known(&self) -> MutexGuard<'_, HashSet<CredentialPartition>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, partition: CredentialPartition) {
+        let mut known = self.known();
+        if MOST_STRANGERS <= known.len() {
+            known.clear();
+        }
+        known.insert(partition);
+        self.count.store(known.len(), Ordering::Relaxed);
+    }
+
+    fn remove(&self, partition: CredentialPartition) {
+        if self.count.load(Ordering::Relaxed) > 0 {
+            let mut known = self.known();
+            known.remove(&partition);
+            self.count.store(known.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn holds(&self, partition: CredentialPartition) -> bool {
+        self.count.load(Ordering::Relaxed) > 0 && self.known().contains(&partition)
+    }
 }
 
 #[derive(Debug)]
@@ -90,6 +126,7 @@ impl Credentials {
 
     /// Notes that upstream accepted a credential with a request that took off at that moment.
     pub fn accept(&self, partition: CredentialPartition, took_off: SystemTime) {
+        self.strangers.remove(partition);
         let mut records = self.records();
         let has_room = records.len() < MOST;
         match records.get_mut(&partition) {
@@ -107,11 +144,19 @@ impl Credentials {
         }
     }
 
-    /// Notes that upstream rejected a credential.
-    pub fn reject(&self, partition: CredentialPartition, now: SystemTime) -> Consequence {
+    /// Notes that upstream rejected a credential with a request that took off at that moment.
+    pub fn reject(
+        &self,
+        partition: CredentialPartition,
+        (took_off, now): (SystemTime, SystemTime),
+    ) -> Consequence {
         let mut records = self.records();
         let is_full = MOST <= records.len();
         match records.get_mut(&partition) {
+            // What was on its way already says the same thing, not the same thing again.
+            Some(Record { suspension: Some(suspension), .. }) if took_off < suspension.since => {
+                Consequence::None
+            }
             Some(Record { suspension: Some(_), .. }) => Consequence::Dropped,
             Some(record) => {
                 record.suspension = Some(Suspension { since: now, turn: Arc::new(Semaphore::new(1)) });
@@ -119,7 +164,11 @@ impl Credentials {
                 Consequence::Suspended
             }
             None if is_full => Consequence::Dropped,
-            None => Consequence::None,
+            None => {
+                drop(records);
+                self.strangers.add(partition);
+                Consequence::None
+            }
         }
     }
 
@@ -149,6 +198,16 @@ impl Credentials {
             return None;
         }
         self.records().get(&partition)?.suspension.as_ref().map(|suspension| Arc::clone(&suspension.turn))
+    }
+
+    /// Returns whether nothing of a credential may be reused.
+    pub fn is_suspended(&self, partition: CredentialPartition) -> bool {
+        self.turn(partition).is_some()
+    }
+
+    /// Returns whether upstream has rejected a credential that it never accepted.
+    pub fn is_stranger(&self, partition: CredentialPartition) -> bool {
+        self.strangers.holds(partition)
     }
 
     /// Returns whether upstream may have accepted a credential.
@@ -191,19 +250,16 @@ impl Proxy {
         }
     }
 
-    /// Waits until it is the turn of a request whose credential is suspended.
-    pub async fn turn_of(
-        &self,
-        request: &AdmittedRequest,
-    ) -> Result<Option<OwnedSemaphorePermit>, ForwardFailure> {
-        let Some(turn) = self.credentials().turn(request.partition()) else { return Ok(None) };
-        match time::timeout(self.budget().max_wait(), turn.acquire_owned()).await {
-            // It may have been accepted meanwhile: then nobody has to wait any more.
-            Ok(permit) => Ok(permit.ok().filter(|_| self.credentials().turn(request.partition()).is_some())),
-            Err(_) => {
-                Err(ForwardFailure::NotSent(Refused { hold: Hold::Suspension, retry_after: NEXT_TRIAL }))
-            }
+    /// Waits until it is the turn of a request whose credential is suspended. What changes something, or goes at its client's
+    /// pace, has no turn: nobody else is to wait for it.
+    pub async fn turn_of(&self, request: &AdmittedRequest) -> Option<OwnedSemaphorePermit> {
+        if !request.is_safe() || request.body() != BodyFraming::Absent {
+            return None;
         }
+        let turn = self.credentials().turn(request.partition())?;
+        let permit = time::timeout(TURN_PATIENCE, turn.acquire_owned()).await.ok()?.ok();
+        // It may have been accepted meanwhile: then nobody has to wait any more.
+        permit.filter(|_| self.credentials().is_suspended(request.partition()))
     }
 
     /// Notes what an answer to a request that took off at that moment says of its credential.
@@ -214,7 +270,7 @@ impl Proxy {
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             self.credentials().accept(request.partition(), took_off);
         } else if status == StatusCode::UNAUTHORIZED && request.is_safe() {
-            self.note_401(request);
+            self.note_401(request, took_off);
         }
     }
 
@@ -232,12 +288,13 @@ impl Proxy {
         }
     }
 
-    fn note_401(&self, request: &AdmittedRequest) {
+    fn note_401(&self, request: &AdmittedRequest, took_off: SystemTime) {
         let partition = request.partition();
-        let consequence = self.credentials().reject(partition, self.clock().now());
+        let consequence = self.credentials().reject(partition, (took_off, self.clock().now()));
         let credential = self.0.admission.fingerprint(partition).map(tracing::field::display);
         match consequence {
-            Consequence::None => {}
+            // There may be something all the same, if it was accepted meanwhile.
+            Consequence::None => self.note_absence(request, StatusCode::UNAUTHORIZED),
             Consequence::Suspended => {
                 self.forget(seen(request));
                 tracing::warn!(credential, "credential rejected: suspended until Sentry accepts it again");
@@ -285,8 +342,23 @@ mod tests {
     #[test]
     fn a_credential_that_was_never_accepted_has_nothing_to_lose() {
         let credentials = Credentials::default();
-        assert_eq!(credentials.reject(partition("Bearer a"), start()), Consequence::None);
+        assert_eq!(credentials.reject(partition("Bearer a"), (start(), start())), Consequence::None);
         assert!(!credentials.holds(partition("Bearer a")));
+        assert!(
+            credentials.is_stranger(partition("Bearer a")) && !credentials.is_stranger(partition("Bearer b"))
+        );
+        credentials.accept(partition("Bearer a"), start());
+        assert!(!credentials.is_stranger(partition("Bearer a")));
+    }
+
+    #[test]
+    fn rejections_of_one_moment_are_one_rejection() {
+        let credentials = Credentials::default();
+        let alice = partition("Bearer a");
+        credentials.accept(alice, start());
+        assert_eq!(credentials.reject(alice, (after(1), after(3))), Consequence::Suspended);
+        assert_eq!(credentials.reject(alice, (after(2), after(4))), Consequence::None);
+        assert_eq!(credentials.reject(alice, (after(5), after(6))), Consequence::Dropped);
     }
 
     #[test]
@@ -295,14 +367,14 @@ mod tests {
         let alice = partition("Bearer a");
         credentials.accept(alice, start());
         assert_eq!(trust(&credentials, 0, 10), Trust::Good);
-        assert_eq!(credentials.reject(alice, after(10)), Consequence::Suspended);
+        assert_eq!(credentials.reject(alice, (after(10), after(10))), Consequence::Suspended);
         assert_eq!(trust(&credentials, 0, 11), Trust::Suspended);
         credentials.accept(alice, after(9));
         assert_eq!(trust(&credentials, 0, 11), Trust::Suspended, "on its way before the 401");
         credentials.accept(alice, after(12));
         assert_eq!(trust(&credentials, 0, 13), Trust::Good);
-        assert_eq!(credentials.reject(alice, after(14)), Consequence::Suspended);
-        assert_eq!(credentials.reject(alice, after(15)), Consequence::Dropped);
+        assert_eq!(credentials.reject(alice, (after(14), after(14))), Consequence::Suspended);
+        assert_eq!(credentials.reject(alice, (after(15), after(15))), Consequence::Dropped);
         assert_eq!(trust(&credentials, 0, 16), Trust::Suspended);
         assert_eq!(credentials.trust(partition("Bearer b"), (start(), after(16)), BOUND), Trust::Good);
     }
@@ -323,7 +395,7 @@ mod tests {
         let (alice, bob) = (partition("Bearer a"), partition("Bearer b"));
         credentials.accept(alice, start());
         assert!(credentials.turn(alice).is_none());
-        credentials.reject(alice, start());
+        credentials.reject(alice, (start(), start()));
         assert!(credentials.turn(bob).is_none());
         let turn = credentials.turn(alice).unwrap();
         let _first = turn.try_acquire_owned().unwrap();

@@ -16,11 +16,11 @@ use http::{Method, Response, StatusCode, response};
 use http_body_util::{BodyExt as _, Full};
 
 use crate::admission::{AdmittedRequest, CookieCarriage};
+use crate::budget::ask::Patience;
 use crate::budget::permit::Permit;
-use crate::budget::scheduler::Patience;
 use crate::cache::body::{StoredBody, decode};
 use crate::cache::freshness::{self, Decision};
-use crate::cache::generations::{Stamp, TagSlots};
+use crate::cache::generations::{Stamp, Standing, TagSlots};
 use crate::cache::key::normalized_path;
 use crate::cache::store::{Inserted, Insertion};
 use crate::cache::stored_response::{Found, Provenance, StoredResponse};
@@ -110,8 +110,9 @@ impl Proxy {
         match itinerary.demand {
             Demand::Refreshment => self.metrics().flights.refreshed(outcome),
             Demand::RefreshAhead => self.metrics().flights.refreshed_ahead(outcome),
-            Demand::Freshness | Demand::Validation => {}
+            Demand::Freshness | Demand::Validation => return landing,
         }
+        self.note_refresh(&itinerary.target, outcome);
         landing
     }
 
@@ -140,22 +141,19 @@ impl Proxy {
     pub fn patience_with(&self, request: &AdmittedRequest, found: &Found) -> Patience {
         let present = (self.policy(), self.clock().now());
         match freshness::reuse_on_error(request, found, Trouble::Failing, present) {
-            Some(_) => Patience::Brief,
-            None => Patience::Full,
+            Some(_) if !self.credentials().is_suspended(request.partition()) => Patience::Brief,
+            Some(_) | None => Patience::Full,
         }
     }
 
     /// Asks upstream, conditionally if something with a validator is stored.
     async fn ask(&self, itinerary: &Itinerary, approach: Approach) -> Landing {
-        let Some(target) = self.regions().target(&itinerary.target.request) else {
-            return Landing::failed(ForwardFailure::Upstream(UpstreamFault::Unreachable));
-        };
         let request = &itinerary.target.request;
         let stored = approach.stored.as_deref();
         let answer = self.exchange(self.inquiry(request, &Method::GET, approach.patience), || {
-            let mut outgoing = outgoing::for_flight(request, target.clone(), stored);
+            let mut outgoing = outgoing::for_flight(request, self.regions().target(request)?, stored);
             self.pass_on_interim(request, &mut outgoing);
-            outgoing
+            Some(outgoing)
         });
         match answer.await {
             Err(ForwardFailure::NotSent(refused)) if approach.patience == Patience::None => {
@@ -293,6 +291,8 @@ impl Proxy {
     ) -> Cargo {
         let request = &itinerary.target.request;
         let audience = self.audience_of(itinerary, response.fields());
+        let provenance = response.provenance();
+        let standing = self.generations().standing(&provenance.slots, provenance.stamp);
         let storage = if verdict.is_ok() {
             match self.insert(&itinerary.target, Arc::clone(&response)).await {
                 Inserted::Yes => Storage::Stored,
@@ -303,7 +303,10 @@ impl Proxy {
             self.note_absence(request, response.status());
             Storage::NotStored
         };
-        self.remember_rejection(itinerary, &response, &audience);
+        // What took off before a write says nothing of the time after it.
+        if standing != Standing::Unusable {
+            self.remember_rejection(itinerary, &response, &audience);
+        }
         Cargo::Shared { response, audience, storage }
     }
 

@@ -14,7 +14,8 @@ use http::{Request, StatusCode, response};
 use http_body_util::BodyExt as _;
 
 use crate::admission::AdmittedRequest;
-use crate::budget::scheduler::Patience;
+use crate::budget::ask::Patience;
+use crate::budget::permit::Reservation;
 use crate::cache::body::decode;
 use crate::cache::generations::Cause;
 use crate::cache::invalidation::{self, WriteOutcome};
@@ -48,14 +49,44 @@ impl Proxy {
         &self,
         request: Arc<AdmittedRequest>,
         body: OutgoingBody,
-        reason: (ForwardReason, Patience),
+        (reason, patience): (ForwardReason, Patience),
     ) -> Reply {
-        if request.is_safe() {
-            return self.forward_through(&request, body, reason).await;
+        let inquiry = self.inquiry(&request, request.method(), patience);
+        if !request.is_safe() {
+            // A client who leaves while its write still waits has written nothing.
+            return match self.reserve_once(&inquiry).await {
+                Ok(reservation) => self.write(request, body, (reason, reservation)).await,
+                Err(failure) => failed(failure, reason, None),
+            };
         }
+        let mut body = Some(body);
+        let answer = self.exchange(inquiry, || {
+            // Only what has no body is sent again.
+            self.outgoing_as_it_is(&request, body.take().unwrap_or_else(outgoing::empty))
+        });
+        let answer = answer.await;
+        if let Ok(answer) = &answer {
+            self.note_absence(&request, answer.head.status);
+            self.learn_from_head(&request, &answer.head, answer.take_off).await;
+        }
+        self.pass_on(&request, answer, reason).await
+    }
+
+    /// Sends a write for which there is a place; it runs to its end although its client leaves now.
+    async fn write(
+        &self,
+        request: Arc<AdmittedRequest>,
+        body: OutgoingBody,
+        (reason, reservation): (ForwardReason, Reservation),
+    ) -> Reply {
         let (proxy, written) = (self.clone(), Arc::clone(&request));
-        let write = self.errands().run(async move { proxy.forward_through(&written, body, reason).await });
-        // The task goes on when this client leaves; it is gone only if it panicked.
+        let write = self.errands().run(async move {
+            let answer =
+                proxy.send_once(&written, proxy.outgoing_as_it_is(&written, body), reservation).await;
+            proxy.invalidate(&written, &answer);
+            proxy.pass_on(&written, answer, reason).await
+        });
+        // It is gone only if it panicked.
         write.await.unwrap_or_else(|_| {
             self.metrics().panicked();
             self.invalidate(&request, &Err(ForwardFailure::Lost));
@@ -63,41 +94,35 @@ impl Proxy {
         })
     }
 
-    async fn forward_through(
+    fn outgoing_as_it_is(
         &self,
         request: &Arc<AdmittedRequest>,
         body: OutgoingBody,
-        (reason, patience): (ForwardReason, Patience),
+    ) -> Option<Request<OutgoingBody>> {
+        let target = self.regions().target(request)?;
+        let is_read = self.shape_to_find(request).is_some();
+        let codings = if is_read { Codings::IdentityOnly } else { Codings::AsAsked };
+        let mut outgoing = outgoing::as_it_is(request, target, codings, body);
+        self.pass_on_interim(request, &mut outgoing);
+        Some(outgoing)
+    }
+
+    /// Returns the shape in which an answer's body names regions, if it is to be found. One to `HEAD` has no body.
+    fn shape_to_find(&self, request: &AdmittedRequest) -> Option<RegionUrlShape> {
+        self.region_url_shape(request).filter(|_| *request.method() != http::Method::HEAD)
+    }
+
+    async fn pass_on(
+        &self,
+        request: &AdmittedRequest,
+        answer: Result<Answer, ForwardFailure>,
+        reason: ForwardReason,
     ) -> Reply {
-        // An answer to `HEAD` has no body to name them in.
-        let shape = self.region_url_shape(request).filter(|_| *request.method() != http::Method::HEAD);
-        let codings = if shape.is_some() { Codings::IdentityOnly } else { Codings::AsAsked };
-        let answer = match self.regions().target(request) {
-            Some(target) => {
-                let mut body = Some(body);
-                self.exchange(self.inquiry(request, request.method(), patience), || {
-                    // Only what has no body is sent again.
-                    let body = body.take().unwrap_or_else(outgoing::empty);
-                    let mut outgoing = outgoing::as_it_is(request, target.clone(), codings, body);
-                    self.pass_on_interim(request, &mut outgoing);
-                    outgoing
-                })
-                .await
-            }
-            None => Err(ForwardFailure::Upstream(UpstreamFault::Unreachable)),
-        };
-        if !request.is_safe() {
-            self.invalidate(request, &answer);
-        }
         match answer {
-            Ok(Answer { head, body, permit, take_off }) => {
-                if request.is_safe() {
-                    self.note_absence(request, head.status);
-                    self.learn_from_head(request, &head, take_off).await;
-                }
+            Ok(Answer { head, body, permit, .. }) => {
                 let status = head.status;
-                let response = self.localize(request, shape, head, ReplyBody::streaming(body, permit)).await;
-                match response {
+                let body = ReplyBody::streaming(body, permit);
+                match self.localize(request, self.shape_to_find(request), head, body).await {
                     Ok(response) => forwarded(response, reason, status),
                     Err(failure) => failed(failure, reason, Some(status)),
                 }

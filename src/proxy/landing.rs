@@ -138,10 +138,6 @@ const fn refusal_of(refused: Refused) -> Refusal {
             RefusalReason::UpstreamSuspended,
             "Sentry has failed again and again, and is not asked for a moment.",
         ),
-        Hold::Suspension => (
-            RefusalReason::UpstreamBusy,
-            "Sentry has rejected this credential, which is being tried again, one request at a time.",
-        ),
         Hold::Capacity | Hold::Rate => {
             (RefusalReason::UpstreamBusy, "No capacity for Sentry came free in time. Try again in a moment.")
         }

@@ -1,6 +1,7 @@
 //! Keeps book of what each credential was spared: for operators alone, by fingerprint.
 //!
-//! Invariants: bounded; whoever comes when the book is full is entered among the others; no credential is in it.
+//! Invariants: bounded; whom upstream never accepted, and whoever comes when the book is full, is entered among the others; no
+//! credential is in it.
 //! Not here: the same by class of routes (`metrics::budget`), who may read it (`admin`).
 
 use std::collections::HashMap;
@@ -74,18 +75,21 @@ pub enum Age {
 }
 
 impl Ledger {
-    fn enter(&self, partition: CredentialPartition, write: impl FnOnce(&mut Spared)) {
+    fn enter(&self, owner: Option<CredentialPartition>, write: impl FnOnce(&mut Spared)) {
         let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pages.credentials.len() < MOST || pages.credentials.contains_key(&partition) {
+        let has_room = pages.credentials.len() < MOST;
+        if let Some(partition) = owner
+            && (has_room || pages.credentials.contains_key(&partition))
+        {
             write(pages.credentials.entry(partition).or_default());
         } else {
             write(&mut pages.others);
         }
     }
 
-    /// Enters an answer.
-    pub fn answered(&self, partition: CredentialPartition, outcome: Outcome) {
-        self.enter(partition, |spared| {
+    /// Enters an answer to the owner of a partition, or to one of the others.
+    pub fn answered(&self, owner: Option<CredentialPartition>, outcome: Outcome) {
+        self.enter(owner, |spared| {
             spared.answered += 1;
             spared.saved += u64::from(outcome.cost == Cost::Saved);
             spared.stale += u64::from(outcome.age == Age::Stale);
@@ -93,8 +97,8 @@ impl Ledger {
     }
 
     /// Enters what held a request, and for how long.
-    pub fn held(&self, partition: CredentialPartition, hold: Hold, waited: Duration) {
-        self.enter(partition, |spared| {
+    pub fn held(&self, owner: Option<CredentialPartition>, hold: Hold, waited: Duration) {
+        self.enter(owner, |spared| {
             spared.averted += u64::from(hold.averts_refusal());
             spared.waited = spared.waited.saturating_add(waited);
         });
@@ -110,7 +114,7 @@ impl Ledger {
 impl Rooms {
     /// Enters an answer into the books: that of its credential, and that of its class.
     pub fn enter_answer(&self, partition: CredentialPartition, class: Option<&str>, outcome: Outcome) {
-        self.ledger.answered(partition, outcome);
+        self.ledger.answered(self.owner(partition), outcome);
         let ledger = self.class_ledger(class);
         if outcome.cost == Cost::Saved {
             ledger.saved();
@@ -118,6 +122,12 @@ impl Rooms {
         if outcome.age == Age::Stale {
             ledger.stale();
         }
+    }
+
+    /// Returns who has an entry of their own: whom upstream has accepted, and those without a credential together.
+    fn owner(&self, partition: CredentialPartition) -> Option<CredentialPartition> {
+        let is_known = partition == CredentialPartition::ANONYMOUS || self.credentials.holds(partition);
+        is_known.then_some(partition)
     }
 
     fn class_ledger(&self, class: Option<&str>) -> &ClassLedger {
@@ -128,7 +138,7 @@ impl Rooms {
 impl Proxy {
     /// Enters what held a request into the books.
     pub fn enter_hold(&self, request: &AdmittedRequest, hold: Hold, waited: Duration) {
-        self.0.ledger.held(request.partition(), hold, waited);
+        self.0.ledger.held(self.0.owner(request.partition()), hold, waited);
         let ledger = self.0.class_ledger(request.route().class().map(AsRef::as_ref));
         if hold.averts_refusal() {
             ledger.averted();
@@ -176,10 +186,10 @@ mod tests {
     #[test]
     fn every_credential_has_its_own_entry() {
         let ledger = Ledger::default();
-        ledger.answered(partition(1), SAVED);
-        ledger.answered(partition(1), Outcome { cost: Cost::Spent, age: Age::Stale });
-        ledger.held(partition(2), Hold::Window, Duration::from_secs(2));
-        ledger.held(partition(2), Hold::Capacity, Duration::from_secs(1));
+        ledger.answered(Some(partition(1)), SAVED);
+        ledger.answered(Some(partition(1)), Outcome { cost: Cost::Spent, age: Age::Stale });
+        ledger.held(Some(partition(2)), Hold::Window, Duration::from_secs(2));
+        ledger.held(Some(partition(2)), Hold::Capacity, Duration::from_secs(1));
         let (entries, others) = ledger.read();
         let of = |number| entries.iter().find(|(owner, _)| *owner == partition(number)).unwrap().1;
         assert_eq!(of(1), Spared { answered: 2, saved: 1, stale: 1, ..Spared::default() });
@@ -190,10 +200,11 @@ mod tests {
     #[test]
     fn who_comes_when_the_book_is_full_is_entered_among_the_others() {
         let ledger = Ledger::default();
-        (0..MOST + 5).for_each(|number| ledger.answered(partition(number), SAVED));
-        ledger.answered(partition(0), SAVED);
+        (0..MOST + 5).for_each(|number| ledger.answered(Some(partition(number)), SAVED));
+        ledger.answered(Some(partition(0)), SAVED);
+        ledger.answered(None, SAVED);
         let (entries, others) = ledger.read();
-        assert_eq!((entries.len(), others.saved), (MOST, 5));
+        assert_eq!((entries.len(), others.saved), (MOST, 6));
         assert!(entries.iter().any(|(_, spared)| spared.saved == 2));
     }
 }

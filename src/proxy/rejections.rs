@@ -21,7 +21,10 @@ use crate::proxy::reply::{Reply, Source};
 use crate::proxy::{Proxy, Target};
 
 /// Most refusals remembered; beyond that all are forgotten, which only costs a request each.
-const MOST: usize = 4_096;
+const MOST: usize = 1_024;
+
+/// Heaviest refusal that is remembered: Sentry's are a sentence, and a policy among their fields.
+const HEAVIEST: u32 = 16 * 1_024;
 
 /// What `Cache-Status` says of a refusal that is remembered.
 const REMEMBERED_REFUSAL: &str = "remembered-refusal";
@@ -81,7 +84,7 @@ impl Proxy {
             && !headers::speaks_of_storing(response.fields());
         let Audience::Variant { nominated, key } = audience else { return };
         let memory = self.settings().rejection_memory;
-        if !is_rejection || memory.is_zero() {
+        if !is_rejection || memory.is_zero() || HEAVIEST < response.weight() {
             return;
         }
         let now = self.clock().now();

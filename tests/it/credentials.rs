@@ -154,3 +154,27 @@ async fn while_upstream_cannot_be_asked_the_window_for_errors_is_the_bound_of_a_
     assert_eq!(Verdict::of(&answer).word("detail"), "stale-if-error");
     assert_eq!(house.get_as(ALICE, PROJECTS).await.status, StatusCode::OK);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_took_off_before_a_write_is_not_told_after_it() {
+    let house = House::new();
+    house.upstream.plays_once(PROJECTS, Act::status(403, "{}").after(2 * SECOND));
+    let early = house.crowd(1, PROJECTS, &[]);
+    sleep(SECOND).await;
+    house.put("/api/0/organizations/acme/").await;
+    early.join_all().await;
+    assert_eq!(house.get(PROJECTS).await.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_of_one_moment_leave_what_is_stored() {
+    let house = house_where_teams(Act::json("[]")).await;
+    house.upstream.improvises(|_| Act::status(401, "{}").after(SECOND));
+    let targets = ["?a", "?b", "?c"].map(|query| format!("{TEAMS}{query}"));
+    for crowd in targets.each_ref().map(|target| house.crowd(1, target, &[])) {
+        crowd.join_all().await;
+    }
+    house.upstream.improvises(|_| Act::json("[]"));
+    assert_eq!(house.get(&format!("{TEAMS}?d")).await.status, StatusCode::OK, "accepted again");
+    assert!(is_hit(&house.get(PROJECTS).await));
+}

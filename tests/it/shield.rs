@@ -344,3 +344,97 @@ async fn a_disabled_budget_neither_queues_nor_retries_nor_presents() {
     let hit = house.get(&page(hit)).await;
     assert!(!hit.fields.contains_key("x-sentry-rate-limit-remaining") || !is_hit(&hit), "{hit:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_sick_route_costs_the_others_nothing() {
+    let house = House::without_limits(|_| {}).await;
+    let sick = "/api/0/organizations/acme/events/";
+    house.upstream.plays(sick, Act::status(504, "{}").after(6 * SECOND));
+    for number in 0..6 {
+        let target = format!("{sick}?query={number}");
+        let house = house.clone();
+        tokio::spawn(async move { while house.get(&target).await.status != StatusCode::OK {} });
+    }
+    for number in 0..40 {
+        let watch = Stopwatch::start();
+        assert_eq!(house.get_as(BOB, &page(number)).await.status, StatusCode::OK);
+        assert_eq!(watch.read(), Duration::ZERO, "{number}");
+        sleep(SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_upstream_works_again_a_stale_hit_finds_out() {
+    let house = House::without_limits(|_| {}).await;
+    house.get(PROJECTS).await;
+    sleep(Duration::from_secs(121)).await;
+    house.upstream.plays(PROJECTS, Act::unreachable());
+    for _ in 0..10 {
+        house.get(PROJECTS).await;
+        sleep(SECOND).await;
+    }
+    house.upstream.plays(PROJECTS, Act::json("\"new\""));
+    let mut seconds = 0;
+    while house.get(PROJECTS).await.text() != "\"new\"" {
+        sleep(SECOND).await;
+        seconds += 1;
+    }
+    assert!(seconds <= 40, "{seconds}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_is_not_tried_again_at_once() {
+    let house = House::without_limits(|_| {}).await;
+    house.get(PROJECTS).await;
+    sleep(Duration::from_secs(121)).await;
+    house.upstream.forget();
+    house.upstream.plays(PROJECTS, Act::status(500, "{}"));
+    for _ in 0..300 {
+        house.get(PROJECTS).await;
+        sleep(SECOND / 10).await;
+    }
+    assert!(house.upstream.count() <= 6, "{}", house.upstream.count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_client_leaves_while_it_waits_is_not_sent() {
+    let house = House::without_limits(|config| config.budget.max_concurrent = 1).await;
+    house.upstream.plays("/api/0/elsewhere/", Act::json("1").after(5 * SECOND));
+    let _busy = house.crowd(1, "/api/0/elsewhere/", &[]);
+    sleep(SECOND).await;
+    assert!(tokio::time::timeout(SECOND, house.put(PROJECTS)).await.is_err());
+    sleep(10 * SECOND).await;
+    assert!(house.upstream.log().iter().all(|received| received.method == Method::GET));
+    house.assert_nothing_leaks();
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_tokens_do_not_use_up_what_sentry_allows_the_address() {
+    let sentry = LimitedSentry::new(10, 10, LATENCY);
+    let house = House::new();
+    let by_address = sentry.clone();
+    house.upstream.improvises(move |received| {
+        // Whom it does not know, Sentry counts by address.
+        let mut counted = received.clone();
+        counted.fields.insert("authorization", "nobody".parse().unwrap());
+        let is_known = received.field("authorization").contains("sntrys_");
+        let act = by_address.answer(&counted);
+        if is_known || !act.is_success() { act } else { act.with_status(401) }
+    });
+    let organization = "Bearer sntrys_known";
+    house.get_as(organization, &page(0)).await;
+    for token in ["Bearer sntryu_1", "Bearer sntryu_2", "Bearer sntryu_3"] {
+        house.get_as(token, &page(0)).await;
+    }
+    sleep(SECOND).await;
+    let mut crowd = many(&house, "Bearer sntryu_1", 1..15);
+    for (who, numbers) in [("Bearer sntryu_2", 1..15), ("Bearer sntryu_3", 1..15), (organization, 1..10)] {
+        let house = house.clone();
+        for number in numbers {
+            let house = house.clone();
+            crowd.spawn(async move { house.get_as(who, &page(number)).await });
+        }
+    }
+    crowd.join_all().await;
+    assert_eq!(sentry.refused(), 0);
+}

@@ -94,6 +94,11 @@ impl Act {
         self
     }
 
+    /// Returns whether it is an answer with a status of success.
+    pub(crate) fn is_success(&self) -> bool {
+        matches!(&self.ending, Ending::Answer { status, .. } if status.is_success())
+    }
+
     /// Answers 200 with bytes of no type.
     pub(crate) fn bytes(body: impl Into<Bytes>) -> Self {
         Self::chunks(vec![Chunk::Data(body.into())])
