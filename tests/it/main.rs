@@ -12,6 +12,7 @@ mod end_to_end;
 mod interim;
 mod isolation;
 mod lifetimes;
+mod model;
 mod parts;
 mod passing;
 mod presentation;
