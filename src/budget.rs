@@ -168,7 +168,7 @@ impl Drop for Queued<'_> {
             self.shared.call(payer, Reached::Payer);
         } else if let Ok(charge) = self.called.try_recv() {
             // Called, but its client has just left.
-            self.shared.lose((self.ask, charge), Loss::GivenUp);
+            self.shared.lose((self.ask, charge), Loss::Unsent);
             self.shared.give_back(payer, self.ask.load);
         }
     }

@@ -60,6 +60,8 @@ pub enum Loss {
     },
     /// It was given up, which says nothing.
     GivenUp,
+    /// It was not sent after all.
+    Unsent,
 }
 
 /// Whether upstream was reached.
@@ -296,13 +298,20 @@ impl Account {
         let state = self.routes.entry(route.clone()).or_insert_with(|| RouteState::of(route));
         match loss {
             Loss::Failed { jitter, .. } => state.gate.fail(charge.route, now, jitter),
-            Loss::GivenUp => state.gate.abandon(charge.route, now),
+            Loss::GivenUp | Loss::Unsent => state.gate.abandon(charge.route, now),
         }
         state.note_end(charge);
-        if let Counted::In(index) = charge.counted
-            && let Some(limit) = self.limits.get_mut(index)
-        {
-            limit.meter.lose(charge.meter, now);
+        let Counted::In(index) = charge.counted else { return };
+        if let Some(limit) = self.limits.get_mut(index) {
+            match loss {
+                Loss::Failed { reach: Reach::Reached, .. } | Loss::GivenUp => {
+                    limit.meter.lose(charge.meter, now);
+                }
+                // What never arrived was not counted.
+                Loss::Failed { reach: Reach::Unreachable, .. } | Loss::Unsent => {
+                    limit.meter.forget(charge.meter, now);
+                }
+            }
         }
     }
 

@@ -19,12 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Learning {
     silent: u32,
     latest: Option<SystemTime>,
+    /// Whether the latest was lost, which may have been counted.
+    is_lost: bool,
 }
 
 impl Learning {
     /// Returns for how long another request is held while so many are under way; `None` where it may go.
     pub fn hold(&self, in_flight: u32, now: SystemTime) -> Option<Duration> {
-        if in_flight < 1 << (2 * self.silent) {
+        if in_flight < 1 << (2 * self.silent) && !self.is_lost {
             return None;
         }
         let waited = now.duration_since(self.latest?).unwrap_or_default();
@@ -33,6 +35,13 @@ impl Learning {
 
     /// Notes that a request is sent.
     pub fn take_off(&mut self, now: SystemTime) {
+        self.latest = Some(now);
+        self.is_lost = false;
+    }
+
+    /// Notes that a request was lost: it may have been counted until now, and nothing was learned.
+    pub fn lose(&mut self, now: SystemTime) {
+        self.is_lost = true;
         self.latest = Some(now);
     }
 
@@ -58,6 +67,18 @@ mod tests {
         assert_eq!(learning.hold(1, moment(1_000)), None);
         learning.take_off(moment(1_000));
         assert_eq!(learning.hold(2, moment(1_001)), Some(Duration::from_millis(999)));
+    }
+
+    #[test]
+    fn after_one_that_was_lost_the_next_goes_when_a_second_is_over() {
+        let mut learning = Learning::default();
+        learning.take_off(start());
+        let moment = |milliseconds| start() + Duration::from_millis(milliseconds);
+        learning.lose(moment(300));
+        assert_eq!(learning.hold(0, moment(400)), Some(Duration::from_millis(900)));
+        assert_eq!(learning.hold(0, moment(1_300)), None);
+        learning.take_off(moment(1_300));
+        assert_eq!(learning.hold(0, moment(1_301)), None);
     }
 
     #[test]

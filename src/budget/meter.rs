@@ -7,6 +7,7 @@
 //! Invariant: as far as upstream tells the truth and nobody else shares the limit, no request is sent that it would
 //! refuse. Not here: whose limit it is (`budget::account`), who waits (`budget::scheduler`). `now` and jitter are arguments.
 
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::budget::gate::{Errand, Gate, Passage};
@@ -15,6 +16,9 @@ use crate::budget::limit_fields::{LimitFields, Stated};
 use crate::budget::observation::{LONGEST_WINDOW, Limits, Moment, Observation, Outcome, Verdict};
 use crate::handling::Hold;
 use crate::pressure::Pressure;
+
+/// Most requests that were lost that are kept in mind: more than that are not under way at a time.
+const MOST_LOST: usize = 256;
 
 /// How long what others use at a time is believed.
 const OUTSIDE_MEMORY: Duration = Duration::from_secs(1);
@@ -30,6 +34,8 @@ pub struct Meter {
     length: u64,
     /// Requests that are under way.
     in_flight: u32,
+    /// When those ended that were not answered: they may have been counted, then or a little later.
+    lost: VecDeque<SystemTime>,
     peak: Peak,
     outside: Option<Outside>,
     gate: Gate,
@@ -90,7 +96,7 @@ impl Meter {
                 None => Verdict::Spend,
             },
             Knowledge::Limited(limits) => match self.concurrent_verdict(limits.concurrent, moment.now) {
-                Verdict::Spend => self.window_verdict(limits.window, moment.at_upstream),
+                Verdict::Spend => self.window_verdict(limits.window, moment),
                 waiting @ (Verdict::Wait(..) | Verdict::AwaitAnswer(_)) => waiting,
             },
         }
@@ -108,18 +114,29 @@ impl Meter {
         }
     }
 
-    fn window_verdict(&self, limit: Option<u32>, at_upstream: Option<SystemTime>) -> Verdict {
+    fn window_verdict(&self, limit: Option<u32>, moment: &Moment) -> Verdict {
         let Some(limit) = limit else { return Verdict::Spend };
         // In whichever window those under way are counted, this one may be counted with all of them.
         if limit <= self.in_flight {
             return Verdict::AwaitAnswer(Hold::Window);
         }
-        match self.present_window(at_upstream) {
-            Some((window, left)) if limit <= window.used().saturating_add(self.in_flight) => {
-                Verdict::Wait(left, Hold::Window)
-            }
-            Some(_) | None => Verdict::Spend,
-        }
+        let (lost, forgotten_in) = self.recently_lost(moment.now);
+        let uncertain = self.in_flight.saturating_add(lost);
+        let left = match self.present_window(moment.at_upstream) {
+            Some((window, left)) if limit <= window.used().saturating_add(uncertain) => left,
+            Some(_) | None if limit <= uncertain => forgotten_in,
+            Some(_) | None => return Verdict::Spend,
+        };
+        Verdict::Wait(left, Hold::Window)
+    }
+
+    /// Returns how many requests were lost within the length of a window and a second, and how long until that is one less.
+    fn recently_lost(&self, now: SystemTime) -> (u32, Duration) {
+        let memory = Duration::from_secs(self.length.max(1) + 1);
+        let mut recent = self.lost.iter().filter_map(|lost| memory.checked_sub(between(*lost, now)));
+        let mut recent = recent.by_ref().filter(|left| !left.is_zero()).peekable();
+        let first = recent.peek().copied().unwrap_or_default();
+        (u32::try_from(recent.count()).unwrap_or(u32::MAX), first)
     }
 
     /// Returns the last known window and how long until it is certainly over, unless it is.
@@ -174,9 +191,13 @@ impl Meter {
     /// Notes that a request ended without an answer: it may have been counted.
     pub fn lose(&mut self, errand: Errand, now: SystemTime) {
         self.forget(errand, now);
-        if let Some(window) = &mut self.window {
-            window.answered = window.answered.saturating_add(1);
+        if let Knowledge::Unknown(learning) = &mut self.knowledge {
+            learning.lose(now);
         }
+        if MOST_LOST <= self.lost.len() {
+            self.lost.pop_front();
+        }
+        self.lost.push_back(now);
     }
 
     fn learn(&mut self, seen: &Observation) {
@@ -302,11 +323,10 @@ impl Meter {
 
     /// Returns whether nothing would be lost if it were forgotten: nothing is under way, closed or used up.
     pub fn is_idle(&self, moment: &Moment) -> bool {
-        let is_used_up =
-            match self.window_verdict(self.limits().and_then(|limits| limits.window), moment.at_upstream) {
-                Verdict::Spend => false,
-                Verdict::Wait(..) | Verdict::AwaitAnswer(_) => true,
-            };
+        let is_used_up = match self.window_verdict(self.limits().and_then(|limits| limits.window), moment) {
+            Verdict::Spend => false,
+            Verdict::Wait(..) | Verdict::AwaitAnswer(_) => true,
+        };
         self.in_flight == 0 && self.gate.is_free(moment.now) && !is_used_up
     }
 

@@ -102,6 +102,11 @@ impl Reservation {
         std::mem::replace(&mut self.permit, Permit::spent())
     }
 
+    /// Gives the right back: nothing was sent.
+    pub fn give_back(mut self) {
+        self.lose(Loss::Unsent);
+    }
+
     /// Notes that there was no answer, because upstream is out of reach or broke off.
     pub fn fail(mut self, reach: Reach) {
         self.lose(Loss::Failed { jitter: jitter(), reach });

@@ -217,7 +217,7 @@ impl Scheduler {
         let payer = &ask.limit.payer;
         match loss {
             Loss::Failed { jitter, reach } => self.note_failure((ask, charge), reach, (now, jitter)),
-            Loss::GivenUp => {
+            Loss::GivenUp | Loss::Unsent => {
                 if let Some(upstream) = self.upstreams.get_mut(&payer.upstream) {
                     upstream.abandon(charge.breaker, now);
                 }
@@ -302,7 +302,7 @@ impl Scheduler {
         if called.send(charge).is_err() {
             // They left at this very moment.
             self.give_back(&ask.limit.payer.upstream, ask.load);
-            self.lose((&ask, charge), Loss::GivenUp, now);
+            self.lose((&ask, charge), Loss::Unsent, now);
         }
     }
 

@@ -103,7 +103,8 @@ impl Proxy {
         let mut attempt = self.first_attempt();
         // Until the answer has told what is to be thought of the credential.
         let waiting = Stopwatch::start();
-        let _turn = self.turn_of(inquiry.request).await;
+        let mut has_waited = self.needs_turn(inquiry.request);
+        let mut turn = self.turn_of(inquiry.request).await;
         attempt.wait_left = attempt.wait_left.saturating_sub(waiting.read());
         let mut failure = None;
         loop {
@@ -112,6 +113,13 @@ impl Proxy {
                 // What upstream itself did says more than that it was not asked again.
                 Err(refused) => return Err(failure.unwrap_or(refused)),
             };
+            // It may have been rejected while this one stood in the line.
+            if turn.is_none() && !has_waited && self.needs_turn(inquiry.request) {
+                reservation.give_back();
+                turn = self.turn_of(inquiry.request).await;
+                has_waited = true;
+                continue;
+            }
             let result = self.send_once(inquiry.request, make(), reservation).await;
             match self.again(&inquiry.ask, &attempt, &result) {
                 Again::No => return result,

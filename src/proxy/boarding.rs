@@ -250,7 +250,10 @@ impl Proxy {
         let present = (self.policy(), self.clock().now());
         let request = &miss.target.request;
         let freshness = freshness::reuse_on_error(request, &miss.found, trouble, present)?;
-        // A write may have come since the look-up.
+        // A write may have come since the look-up, or a 401.
+        if self.credentials().is_suspended(request.partition()) {
+            return None;
+        }
         let Found::Stored(stored, _) = &miss.found else { return None };
         let provenance = stored.provenance();
         if self.generations().standing(&provenance.slots, provenance.stamp) == Standing::Unusable {

@@ -250,10 +250,17 @@ impl Proxy {
         }
     }
 
+    /// Returns whether a request has to wait for its turn.
+    pub fn needs_turn(&self, request: &AdmittedRequest) -> bool {
+        request.is_safe()
+            && request.body() == BodyFraming::Absent
+            && self.credentials().is_suspended(request.partition())
+    }
+
     /// Waits until it is the turn of a request whose credential is suspended. What changes something, or goes at its client's
     /// pace, has no turn: nobody else is to wait for it.
     pub async fn turn_of(&self, request: &AdmittedRequest) -> Option<OwnedSemaphorePermit> {
-        if !request.is_safe() || request.body() != BodyFraming::Absent {
+        if !self.needs_turn(request) {
             return None;
         }
         let turn = self.credentials().turn(request.partition())?;

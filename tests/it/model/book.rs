@@ -15,16 +15,7 @@ const CREDENTIALS: usize = super::nature::TOKENS.len();
 const PATHS: usize = ORGANIZATIONS.len() * RESOURCES.len();
 
 /// Offences that are known: whoever closes a gap takes its line out.
-const KNOWN_GAPS: [&str; 4] = [
-    // `Meter::lose` counts what was lost in the last known window, which may be over; `Learning` forgets it.
-    "refused because of what was lost",
-    // `Account`: the first route's limit is taken for the common one; the others' are then counted for each route.
-    "refused because a limit of its own was learned first",
-    // `Proxy::exchange` asks for a turn before it stands in the line, and not after.
-    "try a suspended credential",
-    // `Proxy::stale_reply` does not ask again what is thought of the credential.
-    "stands in for a suspended credential",
-];
+const KNOWN_GAPS: [&str; 0] = [];
 
 /// A request upstream.
 #[derive(Debug, Clone)]

@@ -77,7 +77,7 @@ impl Nature {
         let mut nature = Self {
             limits: has_limits.then(|| [limit(dice), limit(dice)]),
             own_limit: (has_limits && dice.percent(25)).then(|| limit(dice)),
-            counts_strangers_by_address: dice.percent(30),
+            counts_strangers_by_address: true,
             ahead: dice.pick(&[None, Some(0), Some(3), Some(-4), Some(-1)]),
             latency: Duration::from_millis(dice.pick(&[0, 50, 500, 2_000])),
             fresh_for: seconds(dice.pick(&[0, 1, 4, 10, 30])),

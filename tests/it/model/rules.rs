@@ -15,6 +15,9 @@ use crate::support::http::Answer;
 /// The resource whose reads may have a limit of their own.
 const TEAMS: usize = 2;
 
+/// A request waits for so long for its turn with a suspended credential.
+const TURN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Requests that bring a body give their place back after so long, whatever becomes of them.
 const CLIENT_PACE: Duration = Duration::from_secs(10);
 
@@ -67,11 +70,20 @@ impl Book {
             || self.rejected.iter().any(|(_, who, ..)| *who == exchange.who)
     }
 
-    /// A suspended credential has one request upstream at a time.
+    /// A suspended credential has one request upstream at a time. A write has no turn: it is forwarded at once. Nor does anybody
+    /// wait for longer than so for one that is not answered.
     fn check_turn(&mut self, exchange: &Exchange) {
         let Some(since) = self.standings[exchange.who].suspended else { return };
+        let began = self.clients.get(exchange.client);
+        let has_waited =
+            began.is_some_and(|began| TURN_PATIENCE <= exchange.sent.at.saturating_sub(began.at));
         let is_other = |other: &&Exchange| {
-            other.epoch == exchange.epoch && other.who == exchange.who && other.sent > since
+            other.epoch == exchange.epoch
+                && other.who == exchange.who
+                && other.sent > since
+                && other.method == Method::GET
+                && exchange.method == Method::GET
+                && !has_waited
         };
         if let Some(other) = self.under_way.iter().find(is_other).cloned() {
             self.blame(&format!("#{} and #{} try a suspended credential", other.number, exchange.number));
@@ -108,8 +120,10 @@ impl Book {
             known if known < most + others => return self.note("refused because of a former proxy"),
             known if known < most + others + lost => "refused because of what was lost",
             _ => match exchange.knowledge {
-                Knowledge::Partial => return self.note("refused while limits are learned"),
-                Knowledge::Misleading => "refused because a limit of its own was learned first",
+                // Each route may have a limit of its own, and has one request under way to find out.
+                Knowledge::Partial | Knowledge::Misleading => {
+                    return self.note("refused while limits are learned");
+                }
                 Knowledge::Full => "refused",
             },
         };
