@@ -15,8 +15,9 @@ use crate::support::scripted::Act;
 const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(100);
 
-/// A house before a Sentry that counts.
-fn house_before(sentry: &LimitedSentry) -> House {
+/// A house before a Sentry that counts, at the start of one of its windows.
+async fn house_before(sentry: &LimitedSentry) -> House {
+    sentry.begin_a_window().await;
     let house = House::new();
     let sentry = sentry.clone();
     house.upstream.improvises(move |received| sentry.answer(received));
@@ -51,7 +52,7 @@ async fn a_burst_at_a_limit_of_which_nothing_is_known_costs_no_429_from_the_firs
         (Duration::ZERO, Dates::NotSent),
     ] {
         let sentry = LimitedSentry::new(10, 5, LATENCY).with_clock(ahead, dates);
-        let house = house_before(&sentry);
+        let house = house_before(&sentry).await;
         let answers = many(&house, ALICE, 0..60).join_all().await;
         assert!(are_all_ok(&answers), "{ahead:?} {dates:?}");
         assert_eq!((sentry.refused(), house.upstream.count()), (0, 60), "{ahead:?} {dates:?}");
@@ -62,7 +63,7 @@ async fn a_burst_at_a_limit_of_which_nothing_is_known_costs_no_429_from_the_firs
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_changes_is_followed_within_one_window() {
     let sentry = LimitedSentry::new(40, 25, LATENCY);
-    let house = house_before(&sentry);
+    let house = house_before(&sentry).await;
     let clock = Clock::start();
     assert!(are_all_ok(&many(&house, ALICE, 0..100).join_all().await));
     assert_eq!(sentry.refused(), 0);
@@ -82,7 +83,7 @@ async fn a_limit_that_changes_is_followed_within_one_window() {
 #[tokio::test(start_paused = true)]
 async fn a_budget_that_is_exhausted_for_one_credential_costs_another_one_nothing() {
     let sentry = LimitedSentry::new(5, 5, LATENCY);
-    let house = house_before(&sentry);
+    let house = house_before(&sentry).await;
     house.get_as(BOB, &page(1_000)).await;
     let _noisy = many(&house, ALICE, 0..300);
     sleep(SECOND).await;
@@ -97,7 +98,7 @@ async fn a_budget_that_is_exhausted_for_one_credential_costs_another_one_nothing
 #[tokio::test(start_paused = true)]
 async fn who_would_wait_in_vain_is_told_at_once_and_truly_when_to_come_again() {
     let sentry = LimitedSentry::new(1, 1, LATENCY);
-    let house = house_before(&sentry);
+    let house = house_before(&sentry).await;
     house.get(&page(0)).await;
     let _waiting = many(&house, ALICE, 1..12);
     sleep(Duration::from_millis(1)).await;
@@ -210,7 +211,7 @@ async fn a_write_that_cannot_be_sent_in_time_is_refused_unsent_with_its_body_unr
 #[tokio::test(start_paused = true)]
 async fn a_client_who_leaves_the_line_costs_nothing() {
     let sentry = LimitedSentry::new(2, 2, LATENCY);
-    let house = house_before(&sentry);
+    let house = house_before(&sentry).await;
     house.get(&page(0)).await;
     let route = "/api/0/elsewhere/";
     let mut leaving = JoinSet::new();
@@ -230,7 +231,7 @@ async fn a_client_who_leaves_the_line_costs_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_hit_carries_what_is_left_at_this_moment_and_never_what_was_left_when_it_was_stored() {
     let sentry = LimitedSentry::new(40, 25, LATENCY);
-    let house = house_before(&sentry);
+    let house = house_before(&sentry).await;
     let left = |answer: &Answer| answer.field("x-sentry-rate-limit-remaining").parse::<u32>().unwrap();
     assert_eq!(left(&house.get(PROJECTS).await), 39);
     many(&house, ALICE, 0..7).join_all().await;
@@ -263,7 +264,7 @@ async fn what_is_popular_is_refreshed_before_it_goes_stale_by_a_live_request_alo
 #[tokio::test(start_paused = true)]
 async fn while_a_budget_runs_low_nothing_is_refreshed_and_readers_are_told() {
     let sentry = LimitedSentry::new(10, 10, LATENCY);
-    let house = house_before(&sentry);
+    let house = house_before(&sentry).await;
     house.get(PROJECTS).await;
     sleep(Duration::from_secs(121)).await;
     many(&house, ALICE, 0..10).join_all().await;
@@ -334,6 +335,7 @@ async fn while_upstream_is_left_alone_stale_answers_cost_nothing_and_others_wait
 #[tokio::test(start_paused = true)]
 async fn a_disabled_budget_neither_queues_nor_retries_nor_presents() {
     let sentry = LimitedSentry::new(3, 3, LATENCY);
+    sentry.begin_a_window().await;
     let house = House::with(|config| config.budget.enabled = false);
     let counting = sentry.clone();
     house.upstream.improvises(move |received| counting.answer(received));
@@ -411,6 +413,7 @@ async fn a_write_whose_client_leaves_while_it_waits_is_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn dead_tokens_do_not_use_up_what_sentry_allows_the_address() {
     let sentry = LimitedSentry::new(10, 10, LATENCY);
+    sentry.begin_a_window().await;
     let house = House::new();
     let by_address = sentry.clone();
     house.upstream.improvises(move |received| {

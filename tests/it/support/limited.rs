@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sentrybox::clock::Clock;
+use tokio::time::sleep;
 
 use crate::support::scripted::{Act, Received};
 
@@ -60,6 +61,16 @@ impl LimitedSentry {
             (state.ahead, state.dates) = (ahead, dates);
         }
         self
+    }
+
+    /// Waits until one of its windows has just begun: real time knows when it is, and tests should not.
+    pub(crate) async fn begin_a_window(&self) {
+        let now = {
+            let state = self.0.lock().unwrap();
+            (state.clock.now() + state.ahead).duration_since(UNIX_EPOCH).unwrap()
+        };
+        let into = Duration::from_nanos(now.subsec_nanos().into());
+        sleep(Duration::from_millis(1_005).saturating_sub(into)).await;
     }
 
     /// Allows so much from now on.
