@@ -3,7 +3,9 @@
 //! Every call to upstream, writes and pass-through included, goes through here: [`Budget::reserve`] before it is sent,
 //! [`Reservation::settle`] when its answer's head is there, and its `Permit` lives until the body has ended. What Sentry
 //! says of its limits is learned from every answer ([`account`], [`meter`]); what refuses or fails is left alone for a
-//! while ([`gate`]); who must wait stands in a fair line ([`mod@line`]), and [`scheduler`] calls.
+//! while ([`gate`]); who must wait stands in a fair line ([`mod@line`]), and [`scheduler`] calls. What a request asks for is [`ask`], what it gets [`permit`]. What an
+//! answer says is read by [`limit_fields`] into an [`observation`]; [`learning`] goes before a limit is known; [`route_state`]
+//! and [`upstream_state`] (by [`upstream_clock`]) keep the rest.
 //!
 //! What goes at a client's pace must not hold up everybody else: requests that bring a body share at most half of the
 //! capacity among them, and their permits, like those of answers that stream to a client, lapse after ten seconds. Sentry
@@ -254,8 +256,9 @@ impl Shared {
     /// Says why a request is not sent, and when to come again.
     fn refusal(&self, ask: &Ask, outlook: Outlook) -> Refused {
         match outlook {
-            Outlook::Later(_, hold) => {
-                Refused { hold, retry_after: self.scheduler().known_wait(ask, outlook) }
+            Outlook::Later(wait, hold) => {
+                let known = self.scheduler().known_wait(ask, outlook);
+                Refused { hold, retry_after: known.max(wait) }
             }
             Outlook::WhenOneEnds(hold) => Refused { hold, retry_after: UNKNOWN_WAIT },
             Outlook::Now => Refused { hold: Hold::Window, retry_after: UNKNOWN_WAIT },

@@ -79,7 +79,7 @@ struct Settings {
     /// Address and port to serve clients on [default: 127.0.0.1:9000]
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address and port for health, metrics and purging [default: 127.0.0.1:9001]
+    /// Address and port for health, metrics, ledger and purging [default: 127.0.0.1:9001]
     #[arg(long, global = true, value_name = "ADDRESS")]
     admin: Option<String>,
     /// URL of the Sentry server to forward to, instead of a region
@@ -118,7 +118,7 @@ enum Command {
     Check,
     /// Start a small Sentry look-alike and the proxy before it, and print commands to try
     Demo,
-    /// Print the fingerprint of a token, as logs and metrics show it; needs the configured secret
+    /// Print the fingerprint of a token, as logs, the ledger and budget.aliases know it; needs the configured secret
     Fingerprint {
         /// Read the token, or a whole Authorization value, from standard input
         #[arg(long, required = true)]

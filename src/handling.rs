@@ -187,9 +187,9 @@ pub enum Hold {
     Window,
     /// As many requests are under way as Sentry allows at a time.
     Concurrency,
-    /// A 429, or a run of failures, has closed the bucket.
+    /// A 429 has closed the limit, or the route.
     Gate,
-    /// Upstream as a whole has failed again and again.
+    /// Upstream, or this route of it, has failed again and again.
     Breaker,
     /// Our own cap on requests at a time is reached.
     Capacity,

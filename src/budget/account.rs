@@ -33,7 +33,7 @@ pub struct Account {
     suspect: Option<Suspect>,
 }
 
-/// A limit, and from which other one it was told apart last.
+/// A limit, and from which other one it was told apart, if it was.
 #[derive(Debug, Default)]
 struct SharedLimit {
     meter: Meter,

@@ -1,7 +1,7 @@
 //! Closes what has been refused or keeps failing, and finds out when it works again. Pure.
 //!
 //! A 429 closes a gate until it is over; a run of failures closes it for a while. Then one request goes to see, and the
-//! others wait for what becomes of it. The same gate stands before one limit, one route, and one upstream as a whole.
+//! others wait for what becomes of it. The same kind of gate stands before one limit, one route, and one upstream as a whole.
 //!
 //! Invariants: while it is closed nothing passes; who went to see is told from whoever was under way before, and alone decides
 //! whether it opens; one that takes long does not hold up everybody: after a while another one goes.

@@ -17,7 +17,7 @@ use crate::budget::observation::{LONGEST_WINDOW, Limits, Moment, Observation, Ou
 use crate::handling::Hold;
 use crate::pressure::Pressure;
 
-/// Most requests that were lost that are kept in mind: more than that are not under way at a time.
+/// Most losses that are kept in mind; with more, the oldest are taken not to have been counted.
 const MOST_LOST: usize = 256;
 
 /// How long what others use at a time is believed.
@@ -133,8 +133,8 @@ impl Meter {
     /// Returns how many requests were lost within the length of a window and a second, and how long until that is one less.
     fn recently_lost(&self, now: SystemTime) -> (u32, Duration) {
         let memory = Duration::from_secs(self.length.max(1) + 1);
-        let mut recent = self.lost.iter().filter_map(|lost| memory.checked_sub(between(*lost, now)));
-        let mut recent = recent.by_ref().filter(|left| !left.is_zero()).peekable();
+        let left = |lost: &SystemTime| memory.checked_sub(between(*lost, now)).filter(|left| !left.is_zero());
+        let mut recent = self.lost.iter().filter_map(left).peekable();
         let first = recent.peek().copied().unwrap_or_default();
         (u32::try_from(recent.count()).unwrap_or(u32::MAX), first)
     }

@@ -65,7 +65,7 @@ pub enum Outcome {
     Failed,
     /// Any other error: before Sentry counts, or after it.
     Denied,
-    /// Success.
+    /// Anything else: a success, or a redirection.
     Answered,
 }
 

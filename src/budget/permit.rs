@@ -189,7 +189,7 @@ fn lapsing(held: impl Send + 'static, at_last: impl FnOnce() + Send + 'static) -
     Held::Lapsing { _dropped: sender }
 }
 
-/// Only what says that upstream as a whole is in trouble is a failure: a 500 is one endpoint's own.
+/// Only what something in between says is a failure: a 500 is Sentry's own.
 fn outcome(status: StatusCode) -> Outcome {
     match status.as_u16() {
         429 => Outcome::Refused,

@@ -146,8 +146,9 @@ impl Scheduler {
     /// Returns how long a request will wait at the least, as far as that is known.
     pub fn known_wait(&self, ask: &Ask, outlook: Outlook) -> Duration {
         let for_itself = match outlook {
+            // It ends with the answer that everybody waits for.
+            Outlook::Later(_, Hold::Learning) | Outlook::Now | Outlook::WhenOneEnds(_) => Duration::ZERO,
             Outlook::Later(wait, _) => wait,
-            Outlook::Now | Outlook::WhenOneEnds(_) => Duration::ZERO,
         };
         let Some(account) = self.accounts.get(&ask.limit.payer) else { return for_itself };
         let place = self.line.next_place(ask.partition);

@@ -35,6 +35,9 @@ impl Misfit {
             Self::Unknown => unknown(path, source, known),
             Self::NotASection => {
                 let names = section_names(known, path);
+                if names.is_empty() {
+                    return "expected a section of names, each with its value".to_owned();
+                }
                 format!("expected a section with the keys {}", describe::listed(&names))
             }
             Self::NotAValue => "expected a value, found a section".to_owned(),

@@ -3,7 +3,7 @@
 //! Invariant: pure; every rule that is broken is found, not only the first.
 //! Not here: types and unknown keys (`load`); the grammar of route templates (`routes::compile`).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -80,23 +80,33 @@ fn aliases(config: &Config, findings: &mut Vec<Finding>) {
     let aliases = &config.budget.aliases;
     if !aliases.is_empty() && config.secret.is_empty() {
         // Fingerprints change with each start then.
-        let expected = "expected a secret, because budget.aliases names fingerprints".to_owned();
+        let expected = format!(
+            "expected a secret of at least {MIN_SECRET} characters, because budget.aliases names fingerprints"
+        );
         findings.push(Finding::of(&["secret", "secret_file"], expected));
     }
-    let mut seen = BTreeSet::new();
+    let mut seen = BTreeMap::new();
     for (name, fingerprints) in aliases {
+        if name.starts_with("sntry") {
+            // It may be a token: it is not repeated.
+            let expected = "expected a name for the tokens of one user, not a token".to_owned();
+            findings.push(Finding::of(&["budget.aliases"], expected));
+            continue;
+        }
         for (index, fingerprint) in fingerprints.iter().enumerate() {
             let key = format!("budget.aliases.{name}.{index}");
             let is_one = fingerprint.len() == 16 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if !is_one {
-                // What stands there may be a token: it is not repeated.
-                let expected =
-                    "expected a fingerprint of 16 hexadecimal digits, as `sentrybox fingerprint` tells it";
-                findings.push(Finding::of(&[&key], expected.to_owned()));
-            } else if !seen.insert(fingerprint.to_ascii_lowercase()) {
-                findings
-                    .push(Finding::of(&[&key], "expected every fingerprint in one alias only".to_owned()));
-            }
+            let former = is_one.then(|| seen.insert(fingerprint.to_ascii_lowercase(), name)).flatten();
+            let expected = match (is_one, former) {
+                (true, None) => continue,
+                (true, Some(former)) => format!("expected every fingerprint once; it is in {former} already"),
+                // What stands there may be a token, too.
+                (false, _) => {
+                    "expected a fingerprint of 16 hexadecimal digits, as `sentrybox fingerprint` tells it"
+                        .to_owned()
+                }
+            };
+            findings.push(Finding::of(&[&key], expected));
         }
     }
 }
@@ -308,6 +318,11 @@ mod tests {
             config.budget.aliases.insert("alice".to_owned(), vec!["0123456789abcdef".to_owned()]);
         };
         check(without_secret, &["secret"]);
+        let swapped = |config: &mut Config| {
+            config.secret = crate::config::Secret::new("s".repeat(MIN_SECRET));
+            config.budget.aliases.insert("sntryu_canary".to_owned(), vec!["alice".to_owned()]);
+        };
+        check(swapped, &["budget.aliases"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Counts what the budget spared upstream, for each class of routes.
+//! Counts what was held or not sent, by what held it, and what upstream and clients were spared, by class of routes.
 //!
 //! Invariants: levels are read from the budget itself at each scrape; the label `class` is one of the classes given at start,
 //! or `other`. Not here: deciding (`budget`), what is sent (`metrics::upstream`), who was spared (`proxy::ledger`).

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap};
 use http::{Method, Request, StatusCode, response};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time;
 
 use crate::admission::{AdmittedRequest, BodyFraming};
@@ -101,11 +102,9 @@ impl Proxy {
         mut make: impl FnMut() -> Option<Request<OutgoingBody>>,
     ) -> Result<Answer, ForwardFailure> {
         let mut attempt = self.first_attempt();
-        // Until the answer has told what is to be thought of the credential.
-        let waiting = Stopwatch::start();
         let mut has_waited = self.needs_turn(inquiry.request);
-        let mut turn = self.turn_of(inquiry.request).await;
-        attempt.wait_left = attempt.wait_left.saturating_sub(waiting.read());
+        // Held until the answer has told what is to be thought of the credential.
+        let mut turn = self.take_turn(inquiry.request, &mut attempt).await;
         let mut failure = None;
         loop {
             let reservation = match self.reserve(&inquiry, &mut attempt).await {
@@ -116,14 +115,19 @@ impl Proxy {
             // It may have been rejected while this one stood in the line.
             if turn.is_none() && !has_waited && self.needs_turn(inquiry.request) {
                 reservation.give_back();
-                turn = self.turn_of(inquiry.request).await;
+                turn = self.take_turn(inquiry.request, &mut attempt).await;
                 has_waited = true;
                 continue;
             }
             let result = self.send_once(inquiry.request, make(), reservation).await;
             match self.again(&inquiry.ask, &attempt, &result) {
                 Again::No => return result,
-                Again::Refused => {}
+                Again::Refused => tracing::warn!(
+                    route = %inquiry.request.route().label,
+                    credential = self.fingerprint_of(inquiry.request).map(tracing::field::display),
+                    upstream_status = StatusCode::TOO_MANY_REQUESTS.as_u16(),
+                    "upstream refused, and is asked again when it allows it"
+                ),
                 Again::Failed => {
                     attempt.failures += 1;
                     // What an edge said in HTML is no answer of Sentry's.
@@ -136,6 +140,18 @@ impl Proxy {
             attempt.number += 1;
             self.metrics().upstream.repeated();
         }
+    }
+
+    /// Waits for a request's turn, out of what is left of its patience.
+    async fn take_turn(
+        &self,
+        request: &AdmittedRequest,
+        attempt: &mut Attempt,
+    ) -> Option<OwnedSemaphorePermit> {
+        let waiting = Stopwatch::start();
+        let turn = self.turn_of(request, attempt.wait_left).await;
+        attempt.wait_left = attempt.wait_left.saturating_sub(waiting.read());
+        turn
     }
 
     fn first_attempt(&self) -> Attempt {
@@ -161,6 +177,9 @@ impl Proxy {
             Ok(reservation) => reservation.held().inspect(|hold| self.metrics().budget.held(*hold)),
             Err(refused) => {
                 self.metrics().budget.not_sent(refused.hold);
+                if inquiry.ask.patience != Patience::None {
+                    self.enter_refusal(inquiry.request);
+                }
                 Some(refused.hold)
             }
         };
@@ -178,6 +197,7 @@ impl Proxy {
         reservation: Reservation,
     ) -> Result<Answer, ForwardFailure> {
         let Some(outgoing) = outgoing else {
+            reservation.give_back();
             return Err(ForwardFailure::Upstream(UpstreamFault::Unreachable));
         };
         let take_off = self.take_off();

@@ -2,7 +2,8 @@
 //!
 //! A 403 says that this credential may not have this resource: what is stored of it becomes unusable. A 401 says that
 //! upstream does not know the credential, or does not want it here: that becomes unusable too, and the credential is
-//! *suspended*: nothing of it is reused, and it has one request upstream at a time, until upstream accepts it once. A second
+//! *suspended*: nothing of it is reused, and its reads go upstream one at a time (none waits for longer than a few seconds),
+//! until upstream accepts it once. A second
 //! 401 without that drops all that is stored for it. A credential that lives on hits alone is shown to upstream now and then.
 //!
 //! A credential that was never accepted has nothing to lose. Making its partition unusable all the same would let anybody
@@ -26,7 +27,7 @@ use crate::cache::freshness::Decision;
 use crate::cache::generations::Cause;
 use crate::cache::key::normalized_path;
 use crate::cache::stored_response::Found;
-use crate::credential::CredentialPartition;
+use crate::credential::{CredentialPartition, Fingerprint};
 use crate::handling::ForwardReason;
 use crate::proxy::Proxy;
 use crate::routes::tags::Tag;
@@ -259,12 +260,12 @@ impl Proxy {
 
     /// Waits until it is the turn of a request whose credential is suspended. What changes something, or goes at its client's
     /// pace, has no turn: nobody else is to wait for it.
-    pub async fn turn_of(&self, request: &AdmittedRequest) -> Option<OwnedSemaphorePermit> {
+    pub async fn turn_of(&self, request: &AdmittedRequest, within: Duration) -> Option<OwnedSemaphorePermit> {
         if !self.needs_turn(request) {
             return None;
         }
         let turn = self.credentials().turn(request.partition())?;
-        let permit = time::timeout(TURN_PATIENCE, turn.acquire_owned()).await.ok()?.ok();
+        let permit = time::timeout(TURN_PATIENCE.min(within), turn.acquire_owned()).await.ok()?.ok();
         // It may have been accepted meanwhile: then nobody has to wait any more.
         permit.filter(|_| self.credentials().is_suspended(request.partition()))
     }
@@ -298,7 +299,7 @@ impl Proxy {
     fn note_401(&self, request: &AdmittedRequest, took_off: SystemTime) {
         let partition = request.partition();
         let consequence = self.credentials().reject(partition, (took_off, self.clock().now()));
-        let credential = self.0.admission.fingerprint(partition).map(tracing::field::display);
+        let credential = self.fingerprint_of(request).map(tracing::field::display);
         match consequence {
             // There may be something all the same, if it was accepted meanwhile.
             Consequence::None => self.note_absence(request, StatusCode::UNAUTHORIZED),
@@ -314,6 +315,11 @@ impl Proxy {
                 );
             }
         }
+    }
+
+    /// Returns what people may see of a request's credential.
+    pub fn fingerprint_of(&self, request: &AdmittedRequest) -> Option<Fingerprint> {
+        self.0.admission.fingerprint(request.partition())
     }
 
     fn forget(&self, lost: Tag) {

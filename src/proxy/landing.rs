@@ -130,7 +130,11 @@ impl ForwardFailure {
 /// Returns the refusal of a request that may not be sent, in the words of Sentry's own.
 const fn refusal_of(refused: Refused) -> Refusal {
     let (reason, detail) = match refused.hold {
-        Hold::Learning | Hold::Window | Hold::Concurrency | Hold::Gate => (
+        Hold::Learning => (
+            RefusalReason::LimitReached,
+            "What Sentry allows this caller is not known yet: its first request is being answered. Try again in a moment.",
+        ),
+        Hold::Window | Hold::Concurrency | Hold::Gate => (
             RefusalReason::LimitReached,
             "You are attempting to use this endpoint too frequently. Sentry's limit is used up, so it was not asked.",
         ),

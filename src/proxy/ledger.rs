@@ -31,6 +31,8 @@ pub struct Spared {
     pub saved: u64,
     /// Requests that Sentry would have refused, had they been sent at once.
     pub averted: u64,
+    /// Requests that were refused for want of budget.
+    pub refused: u64,
     /// Stale responses.
     pub stale: u64,
     /// Time spent waiting before being sent.
@@ -96,6 +98,11 @@ impl Ledger {
         });
     }
 
+    /// Enters a request that was refused for want of budget.
+    pub fn refused(&self, owner: Option<CredentialPartition>) {
+        self.enter(owner, |spared| spared.refused += 1);
+    }
+
     /// Enters what held a request, and for how long.
     pub fn held(&self, owner: Option<CredentialPartition>, hold: Hold, waited: Duration) {
         self.enter(owner, |spared| {
@@ -136,6 +143,11 @@ impl Rooms {
 }
 
 impl Proxy {
+    /// Enters a request that was refused for want of budget into the book.
+    pub fn enter_refusal(&self, request: &AdmittedRequest) {
+        self.0.ledger.refused(self.0.owner(request.partition()));
+    }
+
     /// Enters what held a request into the books.
     pub fn enter_hold(&self, request: &AdmittedRequest, hold: Hold, waited: Duration) {
         self.0.ledger.held(self.0.owner(request.partition()), hold, waited);
@@ -162,6 +174,7 @@ fn entry(fingerprint: Option<Fingerprint>, spared: &Spared) -> Value {
     json!({
         "fingerprint": fingerprint.map(|fingerprint| fingerprint.to_string()),
         "requests": spared.answered,
+        "refused": spared.refused,
         "saved": spared.saved,
         "averted_refusals": spared.averted,
         "stale": spared.stale,
@@ -190,10 +203,14 @@ mod tests {
         ledger.answered(Some(partition(1)), Outcome { cost: Cost::Spent, age: Age::Stale });
         ledger.held(Some(partition(2)), Hold::Window, Duration::from_secs(2));
         ledger.held(Some(partition(2)), Hold::Capacity, Duration::from_secs(1));
+        ledger.refused(Some(partition(2)));
         let (entries, others) = ledger.read();
         let of = |number| entries.iter().find(|(owner, _)| *owner == partition(number)).unwrap().1;
         assert_eq!(of(1), Spared { answered: 2, saved: 1, stale: 1, ..Spared::default() });
-        assert_eq!(of(2), Spared { averted: 1, waited: Duration::from_secs(3), ..Spared::default() });
+        assert_eq!(
+            of(2),
+            Spared { averted: 1, refused: 1, waited: Duration::from_secs(3), ..Spared::default() }
+        );
         assert_eq!(others, Spared::default());
     }
 
