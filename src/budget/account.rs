@@ -64,6 +64,16 @@ pub enum Loss {
     Unsent,
 }
 
+impl Loss {
+    /// Returns whether Sentry may have counted the request.
+    fn may_have_counted(self) -> bool {
+        match self {
+            Self::Failed { reach: Reach::Reached, .. } | Self::GivenUp => true,
+            Self::Failed { reach: Reach::Unreachable, .. } | Self::Unsent => false,
+        }
+    }
+}
+
 /// Whether upstream was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
@@ -301,16 +311,17 @@ impl Account {
             Loss::GivenUp | Loss::Unsent => state.gate.abandon(charge.route, now),
         }
         state.note_end(charge);
+        if let RouteLimit::Unknown { learning, .. } = &mut state.limit
+            && loss.may_have_counted()
+        {
+            learning.lose(now);
+        }
         let Counted::In(index) = charge.counted else { return };
         if let Some(limit) = self.limits.get_mut(index) {
-            match loss {
-                Loss::Failed { reach: Reach::Reached, .. } | Loss::GivenUp => {
-                    limit.meter.lose(charge.meter, now);
-                }
-                // What never arrived was not counted.
-                Loss::Failed { reach: Reach::Unreachable, .. } | Loss::Unsent => {
-                    limit.meter.forget(charge.meter, now);
-                }
+            if loss.may_have_counted() {
+                limit.meter.lose(charge.meter, now);
+            } else {
+                limit.meter.forget(charge.meter, now);
             }
         }
     }
@@ -453,7 +464,7 @@ mod tests {
         let charge = account.take_off(&route("/b/"), at(20));
         assert_eq!(verdict(&account, "/b/", 30), Verdict::Wait(Duration::from_millis(990), Hold::Learning));
         assert_eq!(verdict(&account, "/c/", 30), Verdict::Spend);
-        account.lose((&route("/b/"), charge), Loss::GivenUp, at(40));
+        account.lose((&route("/b/"), charge), Loss::Unsent, at(40));
         assert_eq!(verdict(&account, "/b/", 50), Verdict::Spend);
     }
 
@@ -612,5 +623,28 @@ mod tests {
         assert_eq!(verdict(&account, "/a/", 1_020), Verdict::Spend);
         account.settle((&route("/a/"), lapsed), &seen(2, 0, 1_030), (Some(at(1_030)), Duration::ZERO));
         assert!(matches!(verdict(&account, "/a/", 1_040), Verdict::Wait(_, Hold::Window)));
+    }
+
+    #[test]
+    fn a_first_request_that_was_lost_holds_the_next_for_a_second() {
+        let mut account = Account::default();
+        let charge = account.take_off(&route("/a/"), at(0));
+        let loss = Loss::Failed { jitter: Duration::ZERO, reach: Reach::Reached };
+        account.lose((&route("/a/"), charge), loss, at(100));
+        let held = |milliseconds| Verdict::Wait(Duration::from_millis(milliseconds), Hold::Learning);
+        assert_eq!(verdict(&account, "/a/", 200), held(900));
+        assert_eq!(verdict(&account, "/b/", 200), held(900));
+    }
+
+    #[test]
+    fn a_first_request_to_a_route_that_was_lost_holds_the_next_to_it_for_a_second() {
+        let mut account = Account::default();
+        ask(&mut account, "/a/", (40, 39), 10);
+        let charge = account.take_off(&route("/b/"), at(20));
+        let loss = Loss::Failed { jitter: Duration::ZERO, reach: Reach::Reached };
+        account.lose((&route("/b/"), charge), loss, at(100));
+        let held = Verdict::Wait(Duration::from_millis(900), Hold::Learning);
+        assert_eq!(verdict(&account, "/b/", 200), held);
+        assert_eq!(verdict(&account, "/a/", 200), Verdict::Spend);
     }
 }

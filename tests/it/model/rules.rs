@@ -15,7 +15,7 @@ use crate::support::http::Answer;
 /// The resource whose reads may have a limit of their own.
 const TEAMS: usize = 2;
 
-/// A request waits for so long for its turn with a suspended credential.
+/// A request waits for so long for its turn with a suspended credential, or as long as it may wait at all.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Requests that bring a body give their place back after so long, whatever becomes of them.
@@ -75,8 +75,9 @@ impl Book {
     fn check_turn(&mut self, exchange: &Exchange) {
         let Some(since) = self.standings[exchange.who].suspended else { return };
         let began = self.clients.get(exchange.client);
-        let has_waited =
-            began.is_some_and(|began| TURN_PATIENCE <= exchange.sent.at.saturating_sub(began.at));
+        let budget = &self.nature.config.budget;
+        let patience = if budget.enabled { TURN_PATIENCE.min(budget.max_wait) } else { Duration::ZERO };
+        let has_waited = began.is_some_and(|began| patience <= exchange.sent.at.saturating_sub(began.at));
         let is_other = |other: &&Exchange| {
             other.epoch == exchange.epoch
                 && other.who == exchange.who
