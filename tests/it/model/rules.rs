@@ -74,17 +74,21 @@ impl Book {
     /// wait for longer than so for one that is not answered.
     fn check_turn(&mut self, exchange: &Exchange) {
         let Some(since) = self.standings[exchange.who].suspended else { return };
-        let began = self.clients.get(exchange.client);
         let budget = &self.nature.config.budget;
+        // Two moments of the same clock may differ by less than a millisecond of rounding.
         let patience = if budget.enabled { TURN_PATIENCE.min(budget.max_wait) } else { Duration::ZERO };
-        let has_waited = began.is_some_and(|began| patience <= exchange.sent.at.saturating_sub(began.at));
+        let patience = patience.saturating_sub(Duration::from_millis(5));
+        let has_turn = |exchange: &Exchange| {
+            let began = self.clients.get(exchange.client);
+            let waited = began.map(|began| exchange.sent.at.saturating_sub(began.at));
+            exchange.method == Method::GET && waited.is_none_or(|waited| waited < patience)
+        };
         let is_other = |other: &&Exchange| {
             other.epoch == exchange.epoch
                 && other.who == exchange.who
                 && other.sent > since
-                && other.method == Method::GET
-                && exchange.method == Method::GET
-                && !has_waited
+                && has_turn(other)
+                && has_turn(exchange)
         };
         if let Some(other) = self.under_way.iter().find(is_other).cloned() {
             self.blame(&format!("#{} and #{} try a suspended credential", other.number, exchange.number));
