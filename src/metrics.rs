@@ -72,6 +72,7 @@ pub mod budget;
 pub mod closed;
 pub mod connections;
 pub mod exposition;
+pub mod levels;
 pub mod process;
 pub mod requests;
 pub mod store;

@@ -5,20 +5,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::handling::Hold;
 use crate::metrics::closed::{ClosedLabel, PerValue};
+use crate::metrics::levels::Levels;
 
 /// The class of whatever has none of the known ones.
 const OTHER: &str = "other";
@@ -50,7 +45,7 @@ type Seconds = Counter<f64, std::sync::atomic::AtomicU64>;
 /// What the budget spared upstream.
 #[derive(Debug)]
 pub struct BudgetMetrics {
-    levels: Arc<Levels>,
+    levels: Levels<2>,
     held: PerValue<Hold, Counter>,
     not_sent: PerValue<Hold, Counter>,
     classes: HashMap<String, ClassLedger>,
@@ -69,8 +64,14 @@ pub struct ClassLedger {
 impl BudgetMetrics {
     /// Registers the metrics; `classes` are the only values of the label `class`, besides `other`.
     pub fn register(registry: &mut Registry, classes: &[String]) -> Self {
-        let levels = Arc::new(Levels(OnceLock::new()));
-        registry.register_collector(Box::new(Arc::clone(&levels)));
+        let closed = "Limits, routes and upstreams that are not asked after refusals or failures.";
+        let levels = Levels::register(
+            registry,
+            [
+                ("budget_waiting", "Requests that wait before they are sent.", None),
+                ("budget_gates_closed", closed, None),
+            ],
+        );
         let families = Families::register(registry);
         Self {
             levels,
@@ -87,7 +88,10 @@ impl BudgetMetrics {
 
     /// Sets where the levels are read from at each scrape; the first call wins.
     pub fn measure_with(&self, read: ReadLevels) {
-        let _ = self.levels.0.set(read);
+        self.levels.read_with(Box::new(move || {
+            let BudgetLevels { waiting, closed_gates } = read();
+            [waiting, closed_gates]
+        }));
     }
 
     /// Counts a request that had to wait, and was sent.
@@ -100,9 +104,9 @@ impl BudgetMetrics {
         self.not_sent.increment(hold);
     }
 
-    /// Returns the ledger of a class; one that was not given at start is `other`.
-    pub fn of(&self, class: &str) -> &ClassLedger {
-        self.classes.get(class).unwrap_or(&self.other)
+    /// Returns the ledger of a class; none, or one that was not given at start, is `other`.
+    pub fn of(&self, class: Option<&str>) -> &ClassLedger {
+        class.and_then(|class| self.classes.get(class)).unwrap_or(&self.other)
     }
 }
 
@@ -162,27 +166,5 @@ impl Families {
             stale: self.stale.get_or_create_owned(&label),
             waited: self.waited.get_or_create_owned(&label),
         }
-    }
-}
-
-/// The budget's levels, read when somebody asks.
-struct Levels(OnceLock<ReadLevels>);
-
-impl fmt::Debug for Levels {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Levels").finish_non_exhaustive()
-    }
-}
-
-impl Collector for Levels {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(read) = self.0.get() else { return Ok(()) };
-        let levels = read();
-        let help = "Requests that wait before they are sent.";
-        let metric = encoder.encode_descriptor("budget_waiting", help, None, MetricType::Gauge)?;
-        ConstGauge::new(levels.waiting).encode(metric)?;
-        let help = "Limits, routes and upstreams that are not asked after refusals or failures.";
-        let metric = encoder.encode_descriptor("budget_gates_closed", help, None, MetricType::Gauge)?;
-        ConstGauge::new(levels.closed_gates).encode(metric)
     }
 }

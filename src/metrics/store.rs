@@ -3,18 +3,12 @@
 //! Invariant: levels are read from the store itself at each scrape, so they cannot drift.
 //! Not here: storing (`cache::store`), flying (`cache::single_flight`).
 
-use std::fmt;
-use std::sync::{Arc, OnceLock};
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::metrics::closed::{ClosedLabel, PerValue};
 use crate::metrics::counter;
+use crate::metrics::levels::Levels;
 
 /// Why a stored response left the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +121,7 @@ pub type ReadLevels = Box<dyn Fn() -> StoreLevels + Send + Sync>;
 /// What is stored.
 #[derive(Debug)]
 pub struct StoreMetrics {
-    levels: Arc<Levels>,
+    levels: Levels<2>,
     insertions: Counter,
     evictions: PerValue<EvictionCause, Counter>,
     not_stored: PerValue<NotStoredReason, Counter>,
@@ -137,8 +131,13 @@ pub struct StoreMetrics {
 impl StoreMetrics {
     /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
-        let levels = Arc::new(Levels(OnceLock::new()));
-        registry.register_collector(Box::new(Arc::clone(&levels)));
+        let levels = Levels::register(
+            registry,
+            [
+                ("store", "Weight of what is stored.", Some(Unit::Bytes)),
+                ("store_responses", "Responses stored.", None),
+            ],
+        );
         let help = "Responses that left the store";
         let evictions = PerValue::register(registry, "store_evictions", help);
         Self {
@@ -152,7 +151,10 @@ impl StoreMetrics {
 
     /// Sets where the levels are read from at each scrape; the first call wins.
     pub fn measure_with(&self, read: ReadLevels) {
-        let _ = self.levels.0.set(read);
+        self.levels.read_with(Box::new(move || {
+            let StoreLevels { bytes, responses } = read();
+            [bytes, responses]
+        }));
     }
 
     /// Counts a response put into the store.
@@ -173,28 +175,6 @@ impl StoreMetrics {
     /// Counts an invalidation.
     pub fn invalidated(&self, cause: InvalidationCause) {
         self.invalidations.increment(cause);
-    }
-}
-
-/// The store's levels, read when somebody asks.
-struct Levels(OnceLock<ReadLevels>);
-
-impl fmt::Debug for Levels {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Levels").finish_non_exhaustive()
-    }
-}
-
-impl Collector for Levels {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(read) = self.0.get() else { return Ok(()) };
-        let levels = read();
-        let help = "Weight of what is stored.";
-        let metric = encoder.encode_descriptor("store", help, Some(&Unit::Bytes), MetricType::Gauge)?;
-        ConstGauge::new(levels.bytes).encode(metric)?;
-        let help = "Responses stored.";
-        let metric = encoder.encode_descriptor("store_responses", help, None, MetricType::Gauge)?;
-        ConstGauge::new(levels.responses).encode(metric)
     }
 }
 

@@ -5,6 +5,7 @@
 //! Not here: the same by class of routes (`metrics::budget`), who may read it (`admin`).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,14 +14,11 @@ use serde_json::{Value, json};
 use crate::admission::AdmittedRequest;
 use crate::credential::{CredentialPartition, Fingerprint};
 use crate::handling::Hold;
-use crate::metrics::budget::ClassLedger;
+use crate::proxy::credentials::Credentials;
 use crate::proxy::{Proxy, Rooms};
 
 /// Most credentials that have an entry of their own.
 const MOST: usize = 1_000;
-
-/// The class of whatever has none.
-const NO_CLASS: &str = "";
 
 /// What somebody was spared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,11 +49,11 @@ struct Pages {
 
 /// How a request was answered, as far as the book is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Answer {
     /// Whether it cost a request upstream.
     pub cost: Cost,
-    /// Whether the answer was stale.
-    pub age: Age,
+    /// Whether it was stale.
+    pub quality: Quality,
 }
 
 /// What an answer cost.
@@ -69,42 +67,56 @@ pub enum Cost {
 
 /// Whether an answer was fresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Age {
+pub enum Quality {
     /// It was.
     Fresh,
     /// It was not.
     Stale,
 }
 
+/// Whose book something is entered in.
+#[derive(Debug, Clone, Copy)]
+struct Owner<'a> {
+    partition: CredentialPartition,
+    credentials: &'a Credentials,
+}
+
+impl Owner<'_> {
+    /// Returns whether it is one that upstream has accepted, or those without a credential together.
+    fn is_accepted(self) -> bool {
+        self.partition == CredentialPartition::ANONYMOUS || self.credentials.holds(self.partition)
+    }
+}
+
 impl Ledger {
-    fn enter(&self, owner: Option<CredentialPartition>, write: impl FnOnce(&mut Spared)) {
+    /// Writes into a credential's entry. Who has none yet gets one if there is room, and upstream has accepted it.
+    fn enter(&self, owner: Owner<'_>, write: impl FnOnce(&mut Spared)) {
         let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_room = pages.credentials.len() < MOST;
-        if let Some(partition) = owner
-            && (has_room || pages.credentials.contains_key(&partition))
-        {
-            write(pages.credentials.entry(partition).or_default());
-        } else {
-            write(&mut pages.others);
+        let Pages { credentials, others } = &mut *pages;
+        let has_room = credentials.len() < MOST;
+        match credentials.entry(owner.partition) {
+            Entry::Occupied(entry) => write(entry.into_mut()),
+            Entry::Vacant(entry) if has_room && owner.is_accepted() => write(entry.insert(Spared::default())),
+            Entry::Vacant(_) => write(others),
         }
     }
 
-    /// Enters an answer to the owner of a partition, or to one of the others.
-    pub fn answered(&self, owner: Option<CredentialPartition>, outcome: Outcome) {
+    /// Enters an answer.
+    fn answered(&self, owner: Owner<'_>, answer: Answer) {
         self.enter(owner, |spared| {
             spared.answered += 1;
-            spared.saved += u64::from(outcome.cost == Cost::Saved);
-            spared.stale += u64::from(outcome.age == Age::Stale);
+            spared.saved += u64::from(answer.cost == Cost::Saved);
+            spared.stale += u64::from(answer.quality == Quality::Stale);
         });
     }
 
     /// Enters a request that was refused for want of budget.
-    pub fn refused(&self, owner: Option<CredentialPartition>) {
+    fn refused(&self, owner: Owner<'_>) {
         self.enter(owner, |spared| spared.refused += 1);
     }
 
     /// Enters what held a request, and for how long.
-    pub fn held(&self, owner: Option<CredentialPartition>, hold: Hold, waited: Duration) {
+    fn held(&self, owner: Owner<'_>, hold: Hold, waited: Duration) {
         self.enter(owner, |spared| {
             spared.averted += u64::from(hold.averts_refusal());
             spared.waited = spared.waited.saturating_add(waited);
@@ -112,7 +124,7 @@ impl Ledger {
     }
 
     /// Returns every entry, and that of the others.
-    pub fn read(&self) -> (Vec<(CredentialPartition, Spared)>, Spared) {
+    fn read(&self) -> (Vec<(CredentialPartition, Spared)>, Spared) {
         let pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (pages.credentials.iter().map(|(partition, spared)| (*partition, *spared)).collect(), pages.others)
     }
@@ -120,25 +132,19 @@ impl Ledger {
 
 impl Rooms {
     /// Enters an answer into the books: that of its credential, and that of its class.
-    pub fn enter_answer(&self, partition: CredentialPartition, class: Option<&str>, outcome: Outcome) {
-        self.ledger.answered(self.owner(partition), outcome);
-        let ledger = self.class_ledger(class);
-        if outcome.cost == Cost::Saved {
+    pub fn enter_answer(&self, partition: CredentialPartition, class: Option<&str>, answer: Answer) {
+        self.ledger.answered(self.owner(partition), answer);
+        let ledger = self.metrics.budget.of(class);
+        if answer.cost == Cost::Saved {
             ledger.saved();
         }
-        if outcome.age == Age::Stale {
+        if answer.quality == Quality::Stale {
             ledger.stale();
         }
     }
 
-    /// Returns who has an entry of their own: whom upstream has accepted, and those without a credential together.
-    fn owner(&self, partition: CredentialPartition) -> Option<CredentialPartition> {
-        let is_known = partition == CredentialPartition::ANONYMOUS || self.credentials.holds(partition);
-        is_known.then_some(partition)
-    }
-
-    fn class_ledger(&self, class: Option<&str>) -> &ClassLedger {
-        self.metrics.budget.of(class.unwrap_or(NO_CLASS))
+    fn owner(&self, partition: CredentialPartition) -> Owner<'_> {
+        Owner { partition, credentials: &self.credentials }
     }
 }
 
@@ -151,7 +157,7 @@ impl Proxy {
     /// Enters what held a request into the books.
     pub fn enter_hold(&self, request: &AdmittedRequest, hold: Hold, waited: Duration) {
         self.0.ledger.held(self.0.owner(request.partition()), hold, waited);
-        let ledger = self.0.class_ledger(request.route().class().map(AsRef::as_ref));
+        let ledger = self.0.metrics.budget.of(request.route().class().map(AsRef::as_ref));
         if hold.averts_refusal() {
             ledger.averted();
         }
@@ -188,40 +194,48 @@ mod tests {
 
     use super::*;
     use crate::credential::{Credential, CredentialKeys};
+    use crate::testing::start;
 
-    const SAVED: Outcome = Outcome { cost: Cost::Saved, age: Age::Fresh };
+    const SAVED: Answer = Answer { cost: Cost::Saved, quality: Quality::Fresh };
 
     fn partition(number: usize) -> CredentialPartition {
         let field = HeaderValue::from_str(&format!("Bearer {number}")).unwrap();
         CredentialKeys::derive(&[1; 32]).partition(Credential::from_field(field).as_ref())
     }
 
+    /// Credentials of which these are accepted.
+    fn accepted(numbers: std::ops::Range<usize>) -> Credentials {
+        let credentials = Credentials::default();
+        numbers.for_each(|number| credentials.accept(partition(number), start()));
+        credentials
+    }
+
     #[test]
-    fn every_credential_has_its_own_entry() {
-        let ledger = Ledger::default();
-        ledger.answered(Some(partition(1)), SAVED);
-        ledger.answered(Some(partition(1)), Outcome { cost: Cost::Spent, age: Age::Stale });
-        ledger.held(Some(partition(2)), Hold::Window, Duration::from_secs(2));
-        ledger.held(Some(partition(2)), Hold::Capacity, Duration::from_secs(1));
-        ledger.refused(Some(partition(2)));
+    fn every_credential_that_upstream_accepts_has_its_own_entry() {
+        let (ledger, credentials) = (Ledger::default(), accepted(1..3));
+        let owner = |number| Owner { partition: partition(number), credentials: &credentials };
+        ledger.answered(owner(1), SAVED);
+        ledger.answered(owner(1), Answer { cost: Cost::Spent, quality: Quality::Stale });
+        ledger.held(owner(2), Hold::Window, Duration::from_secs(2));
+        ledger.held(owner(2), Hold::Capacity, Duration::from_secs(1));
+        ledger.refused(owner(2));
+        ledger.answered(owner(3), SAVED);
         let (entries, others) = ledger.read();
         let of = |number| entries.iter().find(|(owner, _)| *owner == partition(number)).unwrap().1;
         assert_eq!(of(1), Spared { answered: 2, saved: 1, stale: 1, ..Spared::default() });
-        assert_eq!(
-            of(2),
-            Spared { averted: 1, refused: 1, waited: Duration::from_secs(3), ..Spared::default() }
-        );
-        assert_eq!(others, Spared::default());
+        let waited = Duration::from_secs(3);
+        assert_eq!(of(2), Spared { averted: 1, refused: 1, waited, ..Spared::default() });
+        assert_eq!((entries.len(), others.answered), (2, 1));
     }
 
     #[test]
     fn who_comes_when_the_book_is_full_is_entered_among_the_others() {
-        let ledger = Ledger::default();
-        (0..MOST + 5).for_each(|number| ledger.answered(Some(partition(number)), SAVED));
-        ledger.answered(Some(partition(0)), SAVED);
-        ledger.answered(None, SAVED);
+        let (ledger, credentials) = (Ledger::default(), accepted(0..MOST + 5));
+        let owner = |number| Owner { partition: partition(number), credentials: &credentials };
+        (0..MOST + 5).for_each(|number| ledger.answered(owner(number), SAVED));
+        ledger.answered(owner(0), SAVED);
         let (entries, others) = ledger.read();
-        assert_eq!((entries.len(), others.saved), (MOST, 6));
+        assert_eq!((entries.len(), others.saved), (MOST, 5));
         assert!(entries.iter().any(|(_, spared)| spared.saved == 2));
     }
 }

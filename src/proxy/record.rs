@@ -20,7 +20,7 @@ use crate::handling::Handling;
 use crate::headers::{CACHE_STATUS, CacheOutcome, CacheStatus};
 use crate::proxy::Rooms;
 use crate::proxy::body::ReplyBody;
-use crate::proxy::ledger::{Age, Cost, Outcome};
+use crate::proxy::ledger::{Answer, Cost, Quality};
 use crate::proxy::reply::Reply;
 use crate::routes::RouteLabel;
 
@@ -60,8 +60,8 @@ impl Exchange {
         let elapsed = self.watch.read();
         rooms.metrics.requests.observe(handling, response.status(), elapsed);
         rooms.metrics.requests.observe_route(self.route.as_str(), handling);
-        if let Some(outcome) = outcome(handling, &status) {
-            rooms.enter_answer(self.partition, self.class.as_deref(), outcome);
+        if let Some(answer) = entry(handling, &status) {
+            rooms.enter_answer(self.partition, self.class.as_deref(), answer);
         }
         let is_logged = match handling {
             Handling::Forward(_) | Handling::Refuse(_) => true,
@@ -79,14 +79,14 @@ impl Exchange {
 }
 
 /// Returns what an answer was to the books; `None` for a refusal.
-fn outcome(handling: Handling, status: &CacheStatus) -> Option<Outcome> {
+fn entry(handling: Handling, status: &CacheStatus) -> Option<Answer> {
     let cost = match (handling, status.outcome) {
         (Handling::Refuse(_), _) => return None,
         (_, CacheOutcome::Hit | CacheOutcome::Forwarded { collapsed: true, .. }) => Cost::Saved,
         (_, CacheOutcome::Forwarded { .. } | CacheOutcome::Own) => Cost::Spent,
     };
-    let age = if status.ttl.is_some_and(|ttl| ttl < 0) { Age::Stale } else { Age::Fresh };
-    Some(Outcome { cost, age })
+    let is_stale = status.ttl.is_some_and(|ttl| ttl < 0);
+    Some(Answer { cost, quality: if is_stale { Quality::Stale } else { Quality::Fresh } })
 }
 
 /// What the log says of one request.
