@@ -405,7 +405,8 @@ mod tests {
 
     use super::CookieCarriage::{Carried, Stripped};
     use super::*;
-    use crate::config::{ClassConfig, RuleConfig, load};
+    use crate::config::cache::{ClassConfig, RuleConfig};
+    use crate::config::load;
     use crate::testing::{PEER, TOKEN, admission, fields, head};
 
     const PROJECTS: &str = "GET /api/0/organizations/acme/projects/";

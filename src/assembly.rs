@@ -156,7 +156,8 @@ mod tests {
     use http_body_util::Empty;
 
     use super::*;
-    use crate::config::{RuleConfig, Secret, load};
+    use crate::config::cache::RuleConfig;
+    use crate::config::{Secret, load};
     use crate::metrics::exposition::Exposition;
     use crate::testing::PEER;
     use crate::upstream::{OutgoingBody, Sending};

@@ -1,11 +1,16 @@
 //! Decides whether upstream may be asked now, and lets those wait who may not: the shield before Sentry's limits.
 //!
 //! Every call to upstream, writes and pass-through included, goes through here: [`Budget::reserve`] before it is sent,
-//! [`Reservation::settle`] when its answer's head is there, and its `Permit` lives until the body has ended. What Sentry
-//! says of its limits is learned from every answer ([`account`], [`meter`]); what refuses or fails is left alone for a
-//! while ([`gate`]); who must wait stands in a fair line ([`mod@line`]), and [`scheduler`] calls. What a request asks for is [`ask`], what it gets [`permit`]. What an
-//! answer says is read by [`limit_fields`] into an [`observation`]; [`learning`] goes before a limit is known; [`route_state`]
-//! and [`upstream_state`] (by [`upstream_clock`]) keep the rest.
+//! [`Reservation::settle`] when its answer's head is there, and its `Permit` lives until the body has ended.
+//!
+//! | File | Of what |
+//! |---|---|
+//! | [`ask`], [`permit`] | what a request asks for, and the right that it gets |
+//! | [`limit_fields`], [`observation`] | what an answer says |
+//! | [`account`], [`meter`], [`route_state`], [`learning`] | Sentry's limits: whose, how much is used, what is not known yet |
+//! | [`upstream_state`], [`upstream_clock`] | an upstream as a whole, and how late it is there |
+//! | [`gate`] | what refuses or fails is left alone until one request has gone to see |
+//! | [`scheduler`], [`mod@line`] | who goes, who waits in which order, who is refused |
 //!
 //! What goes at a client's pace must not hold up everybody else: requests that bring a body share at most half of the
 //! capacity among them, and their permits, like those of answers that stream to a client, lapse after ten seconds. Sentry
@@ -24,16 +29,14 @@ use tokio::time;
 
 use crate::budget::account::Loss;
 use crate::budget::ask::{Ask, BRIEF, Limit, Load, Patience, Payer};
-use crate::budget::limit_fields::LimitFields;
 use crate::budget::line::Place;
-use crate::budget::observation::Observation;
+use crate::budget::observation::{Headroom, Observation, Outlook};
 use crate::budget::permit::Reservation;
 use crate::budget::route_state::Charge;
-use crate::budget::scheduler::{Entry, Outlook, Reached, Scheduler};
+use crate::budget::scheduler::{Affected, Entry, Scheduler};
 use crate::clock::Clock;
 use crate::config::budget::BudgetConfig;
 use crate::handling::Hold;
-use crate::pressure::Pressure;
 
 pub mod account;
 pub mod ask;
@@ -67,15 +70,6 @@ pub struct Shared {
     alarm: Mutex<Option<SystemTime>>,
     clock: Clock,
     max_wait: Duration,
-}
-
-/// What is known of a limit at some moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Headroom {
-    /// What the limit fields of an answer would say; `None` where nothing is known.
-    pub fields: Option<LimitFields>,
-    /// How much is in use.
-    pub pressure: Pressure,
 }
 
 /// Why a request may not be sent.
@@ -167,7 +161,7 @@ impl Drop for Queued<'_> {
     fn drop(&mut self) {
         let payer = &self.ask.limit.payer;
         if self.shared.scheduler().leave(&self.ask.limit, self.place) {
-            self.shared.call(payer, Reached::Payer);
+            self.shared.call(Affected::Payer(payer));
         } else if let Ok(charge) = self.called.try_recv() {
             // Called, but its client has just left.
             self.shared.lose((self.ask, charge), Loss::Unsent);
@@ -194,7 +188,7 @@ impl Shared {
         within: Duration,
     ) -> Result<Charge, Refused> {
         let mut queued = Queued { shared: self, ask, place, called };
-        self.call(&ask.limit.payer, Reached::Payer);
+        self.call(Affected::Payer(&ask.limit.payer));
         if let Ok(Ok(charge)) = time::timeout(within, &mut queued.called).await {
             return Ok(charge);
         }
@@ -203,30 +197,10 @@ impl Shared {
         Err(self.refusal(ask, outlook))
     }
 
-    /// Calls everybody who may go now, and has the next one called when time has come.
-    fn call(self: &Arc<Self>, payer: &Payer, reached: Reached) {
+    /// Calls those who may go now of whom something has affected, and has the next one called when time has come.
+    fn call(self: &Arc<Self>, affected: Affected<'_>) {
         let now = self.now();
-        let soonest = {
-            let mut scheduler = self.scheduler();
-            if scheduler.is_nobody_waiting() {
-                return;
-            }
-            match reached {
-                Reached::Nobody => return,
-                Reached::Payer => scheduler.call_payer(payer, now),
-                Reached::Everybody => scheduler.call(now),
-            }
-        };
-        self.set_alarm(soonest, now);
-    }
-
-    /// Calls everybody who may go by now.
-    fn ring(self: &Arc<Self>) {
-        let now = self.now();
-        let soonest = {
-            let mut scheduler = self.scheduler();
-            if scheduler.is_nobody_waiting() { None } else { scheduler.call(now) }
-        };
+        let soonest = self.scheduler().call(affected, now);
         self.set_alarm(soonest, now);
     }
 
@@ -249,7 +223,7 @@ impl Shared {
                 let mut alarm = shared.alarm.lock().unwrap_or_else(PoisonError::into_inner);
                 *alarm = alarm.filter(|set| *set != at);
             }
-            shared.ring();
+            shared.call(Affected::Everybody);
         });
     }
 
@@ -267,29 +241,27 @@ impl Shared {
 
     /// Learns from an answer.
     pub fn settle(self: &Arc<Self>, charged: (&Ask, Charge), seen: &Observation, jitter: Duration) {
-        let reached = self.scheduler().settle(charged, seen, jitter);
-        self.call(&charged.0.limit.payer, reached);
+        let affected = self.scheduler().settle(charged, seen, jitter);
+        self.call(affected);
     }
 
     /// Notes that a request ended without an answer.
     pub fn lose(self: &Arc<Self>, charged: (&Ask, Charge), loss: Loss) {
-        let now = self.now();
-        let reached = self.scheduler().lose(charged, loss, now);
-        self.call(&charged.0.limit.payer, reached);
+        let affected = self.scheduler().lose(charged, loss, self.now());
+        self.call(affected);
     }
 
     /// Stops waiting for a request that goes at its client's pace; returns what is left to be settled.
     pub fn lapse(self: &Arc<Self>, charged: (&Ask, Charge)) -> Charge {
-        let now = self.now();
-        let left = self.scheduler().lapse(charged, now);
-        self.call(&charged.0.limit.payer, Reached::Everybody);
+        let left = self.scheduler().lapse(charged, self.now());
+        self.call(Affected::Everybody);
         left
     }
 
     /// Gives back a place among the requests at a time.
     pub fn give_back(self: &Arc<Self>, payer: &Payer, load: Load) {
-        let reached = self.scheduler().give_back(&payer.upstream, load);
-        self.call(payer, reached);
+        let affected = self.scheduler().give_back(&payer.upstream, load);
+        self.call(affected);
     }
 }
 
@@ -298,6 +270,7 @@ mod tests {
     use http::Method;
 
     use super::*;
+    use crate::pressure::Pressure;
     use http::StatusCode;
     use http::header::HeaderMap;
 

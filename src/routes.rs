@@ -13,7 +13,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{CacheConfig, ClassConfig, Problem, RuleConfig};
+use crate::config::Problem;
+use crate::config::cache::{CacheConfig, ClassConfig, RuleConfig};
 use crate::routes::builtin::BuiltInRule;
 use crate::routes::template::Template;
 use crate::routes::tree::Node;
@@ -304,7 +305,7 @@ mod tests {
     use bytesize::ByteSize;
 
     use super::*;
-    use crate::config::{ClientDirectives, Downstream, Eviction, InvalidationScope};
+    use crate::config::cache::{ClientDirectives, Downstream, Eviction, InvalidationScope};
 
     const CLASSES: [&str; 7] = ["aggregate", "alias", "immutable", "release", "slow", "static", "volatile"];
 

@@ -50,6 +50,15 @@ pub enum Passage {
     Probing(Duration, Hold),
 }
 
+/// What a request that passes a gate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// Itself.
+    Plain,
+    /// To see whether the gate can be opened.
+    Probe,
+}
+
 impl Gate {
     /// Says whether a request may pass at `now`.
     pub fn passage(&self, now: SystemTime) -> Passage {
@@ -137,15 +146,6 @@ impl Gate {
     pub fn is_free(&self, now: SystemTime) -> bool {
         self.passage(now) == Passage::Free
     }
-}
-
-/// What a request that passes a gate is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Errand {
-    /// Itself.
-    Plain,
-    /// To see whether the gate can be opened.
-    Probe,
 }
 
 fn pause(strikes: u32) -> Duration {

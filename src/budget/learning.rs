@@ -4,7 +4,7 @@
 //! them mean that there is no limit (self-hosted Sentry). One goes every second in any case: that is within the smallest
 //! limit that Sentry is known to have (`sentry-api.md` §2), and one slow answer does not hold up all that a caller asks.
 //!
-//! Not here: what a known limit allows (`budget::meter`).
+//! Invariant: whoever is held is held for a second at most. Not here: what a known limit allows (`budget::meter`).
 
 use std::time::{Duration, SystemTime};
 
@@ -45,9 +45,13 @@ impl Learning {
         self.latest = Some(now);
     }
 
-    /// Notes an answer that says nothing of limits; whether that is enough to know that there are none.
-    pub fn is_over_after_silence(&mut self) -> bool {
+    /// Notes an answer that says nothing of limits.
+    pub fn note_silence(&mut self) {
         self.silent += 1;
+    }
+
+    /// Returns whether enough was silent to know that there are no limits.
+    pub fn is_over(&self) -> bool {
         SILENT_ANSWERS <= self.silent
     }
 }
@@ -86,10 +90,12 @@ mod tests {
         let mut learning = Learning::default();
         learning.take_off(start());
         for allowed in [4, 16] {
-            assert!(!learning.is_over_after_silence());
+            learning.note_silence();
+            assert!(!learning.is_over());
             assert_eq!(learning.hold(allowed - 1, start()), None);
             assert_eq!(learning.hold(allowed, start()), Some(PATIENCE));
         }
-        assert!(learning.is_over_after_silence());
+        learning.note_silence();
+        assert!(learning.is_over());
     }
 }

@@ -203,7 +203,8 @@ impl Meter {
     fn learn(&mut self, seen: &Observation) {
         match (seen.fields.map(|fields| fields.stated()), &mut self.knowledge) {
             (None, Knowledge::Unknown(learning)) if seen.outcome == Outcome::Answered => {
-                if learning.is_over_after_silence() {
+                learning.note_silence();
+                if learning.is_over() {
                     self.knowledge = Knowledge::Unlimited;
                 }
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::budget::limit_fields::LimitFields;
 use crate::handling::Hold;
+use crate::pressure::Pressure;
 
 /// Windows that end later than this are none.
 pub const LONGEST_WINDOW: Duration = Duration::from_hours(24);
@@ -77,4 +78,24 @@ impl Observation {
             end.duration_since(at_upstream?).ok().filter(|left| !left.is_zero() && *left <= LONGEST_WINDOW)
         })
     }
+}
+
+/// Whether a request may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// Now.
+    Now,
+    /// When one of the requests under way has ended.
+    WhenOneEnds(Hold),
+    /// Not before so long.
+    Later(Duration, Hold),
+}
+
+/// What is known of a limit at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Headroom {
+    /// What the limit fields of an answer would say; `None` where nothing is known.
+    pub fields: Option<LimitFields>,
+    /// How much is in use.
+    pub pressure: Pressure,
 }

@@ -1,5 +1,6 @@
 //! What is known of one route of one caller, and where a request to it was counted. Pure.
 //!
+//! Invariant: what a request went to see about is told to exactly those gates.
 //! Not here: which routes share a limit (`budget::account`), counting (`budget::meter`).
 
 use std::time::{Duration, SystemTime};
@@ -107,9 +108,11 @@ impl RouteState {
         let is_silent = seen.fields.is_none() && seen.outcome == Outcome::Answered;
         if let RouteLimit::Unknown { learning, .. } = &mut self.limit
             && is_silent
-            && learning.is_over_after_silence()
         {
-            self.limit = RouteLimit::Unlimited;
+            learning.note_silence();
+            if learning.is_over() {
+                self.limit = RouteLimit::Unlimited;
+            }
         }
     }
 

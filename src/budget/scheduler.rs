@@ -13,12 +13,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
-use crate::budget::Headroom;
 use crate::budget::account::{Account, Loss, Reach};
-use crate::budget::ask::{Ask, BRIEF, Limit, Load, Patience, Payer};
+use crate::budget::ask::{Ask, Limit, Load, Patience, Payer};
 use crate::budget::gate::Errand;
 use crate::budget::line::{Crowded, Line, Place, Waiting};
-use crate::budget::observation::{Limits, Moment, Observation, Outcome, Verdict};
+use crate::budget::observation::{Headroom, Limits, Moment, Observation, Outcome, Outlook, Verdict};
 use crate::budget::route_state::Charge;
 use crate::budget::upstream_state::{Caps, Failure, UpstreamState};
 use crate::config::budget::BudgetConfig;
@@ -29,24 +28,13 @@ use crate::routes::RouteLabel;
 /// Most accounts that are kept in mind.
 const MOST_ACCOUNTS: usize = 10_000;
 
-/// Whether a request may be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outlook {
-    /// Now.
-    Now,
-    /// When one of the requests under way has ended.
-    WhenOneEnds(Hold),
-    /// Not before so long.
-    Later(Duration, Hold),
-}
-
 /// Who may go because of what has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reached {
+pub enum Affected<'a> {
     /// Nobody more.
     Nobody,
     /// Those who count against the same limits.
-    Payer,
+    Payer(&'a Payer),
     /// Anybody.
     Everybody,
 }
@@ -129,6 +117,9 @@ impl Scheduler {
 
     /// Returns whether somebody waits who might count against the same limit.
     fn is_behind_others(&self, limit: &Limit) -> bool {
+        if self.line.is_empty() {
+            return false;
+        }
         let account = self.accounts.get(&limit.payer);
         let shares =
             |route: &RouteLabel| account.is_none_or(|account| account.may_share_limit(route, &limit.route));
@@ -138,8 +129,7 @@ impl Scheduler {
     fn may_wait(&self, ask: &Ask, (outlook, hold): (Outlook, Hold), within: Duration) -> bool {
         match (ask.patience, hold) {
             (Patience::None, _) | (Patience::Brief, Hold::Gate | Hold::Breaker) => false,
-            (Patience::Brief, _) => self.known_wait(ask, outlook) <= BRIEF.min(within),
-            (Patience::Full, _) => self.known_wait(ask, outlook) <= within,
+            (Patience::Brief | Patience::Full, _) => self.known_wait(ask, outlook) <= within,
         }
     }
 
@@ -158,7 +148,7 @@ impl Scheduler {
     }
 
     /// Takes what a request needs, which may be sent now.
-    pub fn take(&mut self, ask: &Ask, now: SystemTime) -> Charge {
+    fn take(&mut self, ask: &Ask, now: SystemTime) -> Charge {
         let payer = &ask.limit.payer;
         let upstream = self.upstreams.entry(Arc::clone(&payer.upstream)).or_default();
         let breaker = upstream.take_off(ask.load, self.line.next_number(), (&self.caps, now));
@@ -178,11 +168,11 @@ impl Scheduler {
     }
 
     /// Gives back a place among the requests at a time; who may go by that.
-    pub fn give_back(&mut self, upstream: &str, load: Load) -> Reached {
-        let Some(upstream) = self.upstreams.get_mut(upstream) else { return Reached::Nobody };
+    pub fn give_back(&mut self, upstream: &str, load: Load) -> Affected<'static> {
+        let Some(upstream) = self.upstreams.get_mut(upstream) else { return Affected::Nobody };
         let was_full = upstream.is_full(load, &self.caps);
         upstream.give_back(load);
-        if was_full { Reached::Everybody } else { Reached::Nobody }
+        if was_full { Affected::Everybody } else { Affected::Nobody }
     }
 
     /// Stops waiting for a request that goes at its client's pace; returns what is left to be settled.
@@ -198,7 +188,12 @@ impl Scheduler {
     }
 
     /// Notes that a request has been answered; who may go by that.
-    pub fn settle(&mut self, (ask, charge): (&Ask, Charge), seen: &Observation, jitter: Duration) -> Reached {
+    pub fn settle<'a>(
+        &mut self,
+        (ask, charge): (&'a Ask, Charge),
+        seen: &Observation,
+        jitter: Duration,
+    ) -> Affected<'a> {
         let payer = &ask.limit.payer;
         let upstream = self.upstreams.entry(Arc::clone(&payer.upstream)).or_default();
         let was_broken = upstream.is_broken();
@@ -210,11 +205,16 @@ impl Scheduler {
         if let Some(account) = self.accounts.get_mut(payer) {
             account.settle((&ask.limit.route, charge), seen, (at_upstream, jitter));
         }
-        if was_broken { Reached::Everybody } else { Reached::Payer }
+        if was_broken { Affected::Everybody } else { Affected::Payer(payer) }
     }
 
     /// Notes that a request ended without an answer; who may go by that.
-    pub fn lose(&mut self, (ask, charge): (&Ask, Charge), loss: Loss, now: SystemTime) -> Reached {
+    pub fn lose<'a>(
+        &mut self,
+        (ask, charge): (&'a Ask, Charge),
+        loss: Loss,
+        now: SystemTime,
+    ) -> Affected<'a> {
         let payer = &ask.limit.payer;
         match loss {
             Loss::Failed { jitter, reach } => self.note_failure((ask, charge), reach, (now, jitter)),
@@ -227,7 +227,7 @@ impl Scheduler {
         if let Some(account) = self.accounts.get_mut(payer) {
             account.lose((&ask.limit.route, charge), loss, now);
         }
-        if charge.breaker == Errand::Probe { Reached::Everybody } else { Reached::Payer }
+        if charge.breaker == Errand::Probe { Affected::Everybody } else { Affected::Payer(payer) }
     }
 
     fn note_failure(&mut self, (ask, charge): (&Ask, Charge), reach: Reach, moment: (SystemTime, Duration)) {
@@ -236,7 +236,7 @@ impl Scheduler {
         match upstream.fail((&ask.limit, reach), charge.breaker, moment) {
             Failure::OfProbe => {
                 // Upstream has failed since they came: that is their answer.
-                let before = upstream.probed_at();
+                let before = upstream.next_at_probe();
                 self.line.send_away(name, before);
             }
             Failure::OfRequest => {}
@@ -248,8 +248,17 @@ impl Scheduler {
         self.line.take(limit, place).is_some()
     }
 
-    /// Calls everybody of a payer who may go. Returns how long until somebody else may without anything ending.
-    pub fn call_payer(&mut self, payer: &Payer, now: SystemTime) -> Option<Duration> {
+    /// Calls those who may go of whom something has affected. Returns how long until somebody else may without anything ending.
+    pub fn call(&mut self, affected: Affected<'_>, now: SystemTime) -> Option<Duration> {
+        match affected {
+            Affected::Nobody => None,
+            _ if self.line.is_empty() => None,
+            Affected::Payer(payer) => self.call_payer(payer, now),
+            Affected::Everybody => self.call_everybody(now),
+        }
+    }
+
+    fn call_payer(&mut self, payer: &Payer, now: SystemTime) -> Option<Duration> {
         let mut soonest = None;
         let mut heads = self.line.heads_of(payer);
         while let Some((place, route)) = heads.pop_first() {
@@ -263,8 +272,7 @@ impl Scheduler {
         soonest
     }
 
-    /// Calls everybody who may go. Returns how long until somebody else may without anything ending.
-    pub fn call(&mut self, now: SystemTime) -> Option<Duration> {
+    fn call_everybody(&mut self, now: SystemTime) -> Option<Duration> {
         let mut soonest = None;
         let mut place = None;
         while let Some((head, limit)) = self.line.head_after(place) {
@@ -307,11 +315,6 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether nobody waits.
-    pub fn is_nobody_waiting(&self) -> bool {
-        self.line.is_empty()
-    }
-
     /// Returns how many places among the requests at a time are taken.
     pub fn taken(&self) -> usize {
         self.upstreams.values().map(UpstreamState::taken).sum()
@@ -330,12 +333,11 @@ impl Scheduler {
 
     /// Returns what is known of a limit at `now`.
     pub fn headroom(&self, limit: &Limit, now: SystemTime) -> Headroom {
-        let upstream = self.upstreams.get(&limit.payer.upstream);
-        let is_shut = upstream.is_some_and(|upstream| upstream.is_shut(now));
-        let moment = self.moment(&limit.payer.upstream, now);
+        let Some(upstream) = self.upstreams.get(&limit.payer.upstream) else { return Headroom::default() };
+        let moment = upstream.moment(now);
         let account = self.accounts.get(&limit.payer);
         let pressure = match account {
-            _ if is_shut || self.is_behind_others(limit) => Pressure::FULL,
+            _ if upstream.is_shut(now) || self.is_behind_others(limit) => Pressure::FULL,
             Some(account) => account.pressure(&limit.route, &moment),
             None => Pressure::NONE,
         };
@@ -473,7 +475,7 @@ mod tests {
             (0..5).map(|_| called(scheduler.enter(&shared("noisy"), LONG, at(10)))).collect();
         let mut quiet = called(scheduler.enter(&shared("quiet"), LONG, at(20)));
         for (second, is_quiet_called) in [(1, false), (2, true)] {
-            scheduler.call(at(second * 1_000 + 500));
+            scheduler.call(Affected::Everybody, at(second * 1_000 + 500));
             assert_eq!(quiet.try_recv().is_ok(), is_quiet_called, "{second}");
             let charge = noisy[0].try_recv();
             if let Ok(charge) = charge {
@@ -493,7 +495,7 @@ mod tests {
         assert_eq!(scheduler.closed_gates(), 1);
         let mut before = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(10)));
         let mut elsewhere = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(20)));
-        scheduler.call(at(1_500));
+        scheduler.call(Affected::Everybody, at(1_500));
         let charge = before.try_recv().unwrap();
         let mut after = called(scheduler.enter(&ask("b", "one", "/a/"), LONG, at(1_600)));
         scheduler.settle((&ask("a", "one", "/a/"), charge), &failed(1_700), Duration::ZERO);

@@ -2,7 +2,7 @@
 //!
 //! An answer's `Date` was true when it was made, so upstream's clock is ahead of ours by at least that, less our time when
 //! it arrived. The greatest of these is the closest, since `Date` has whole seconds and answers travel. Older ones are
-//! forgotten after a minute or two, because clocks drift and step. Where upstream sends no `Date`, its clock is taken to
+//! forgotten when answers have come for a minute or two, because clocks drift and step. Where upstream sends no `Date`, its clock is taken to
 //! agree with ours.
 //!
 //! Invariant: what is told here is never later than it is at upstream, unless its clock has stepped back since.

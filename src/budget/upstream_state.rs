@@ -1,5 +1,7 @@
 //! What is known of one upstream as a whole, and how much it is being asked. Pure.
 //!
+//! Invariants: what is taken is given back by its owner; only what another limit fails by than the one before, or cannot reach,
+//! counts against the whole.
 //! Not here: what its answers say of one caller's limits (`budget::account`), who is next (`budget::scheduler`).
 
 use std::collections::VecDeque;
@@ -9,8 +11,7 @@ use crate::budget::account::Reach;
 use crate::budget::ask::{Limit, Load};
 use crate::budget::gate::{Errand, Gate, Passage};
 use crate::budget::learning::SILENT_ANSWERS;
-use crate::budget::observation::{Limits, Moment, Observation, Outcome};
-use crate::budget::scheduler::Outlook;
+use crate::budget::observation::{Limits, Moment, Observation, Outcome, Outlook};
 use crate::budget::upstream_clock::UpstreamClock;
 use crate::config::budget::BudgetConfig;
 use crate::handling::Hold;
@@ -31,7 +32,7 @@ pub struct UpstreamState {
     /// What failed last, without an answer since.
     last_failed: Option<Limit>,
     /// The number in the line that was next when the latest request went to see.
-    probed_at: u64,
+    next_at_probe: u64,
     voice: Voice,
     taken: usize,
     taken_with_body: usize,
@@ -112,7 +113,7 @@ impl UpstreamState {
     pub fn take_off(&mut self, load: Load, next_number: u64, (caps, now): (&Caps, SystemTime)) -> Errand {
         let errand = self.breaker.take_off(now);
         if errand == Errand::Probe {
-            self.probed_at = next_number;
+            self.next_at_probe = next_number;
         }
         self.taken += 1;
         self.taken_with_body += usize::from(load == Load::WithBody);
@@ -183,8 +184,8 @@ impl UpstreamState {
     }
 
     /// Returns the number in the line that was next when the latest request went to see.
-    pub fn probed_at(&self) -> u64 {
-        self.probed_at
+    pub fn next_at_probe(&self) -> u64 {
+        self.next_at_probe
     }
 
     /// Returns how many requests are under way.

@@ -307,7 +307,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{ClassConfig, ClientDirectives, Config, RuleConfig, load};
+    use crate::config::cache::{ClassConfig, ClientDirectives, RuleConfig};
+    use crate::config::{Config, load};
     use crate::pressure::Pressure;
     use crate::testing::{SUBJECT, TOKEN, admitted, fields, provenance, start, stored};
 

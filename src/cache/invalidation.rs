@@ -19,7 +19,7 @@ use http::{StatusCode, Uri};
 
 use crate::admission::AdmittedRequest;
 use crate::cache::key::normalized_path;
-use crate::config::InvalidationScope;
+use crate::config::cache::InvalidationScope;
 use crate::routes::tags::{self, Tag};
 
 /// Prefixes under which a write changes nothing that is stored but itself.

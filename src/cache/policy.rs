@@ -11,7 +11,8 @@ use http::header::{HeaderMap, HeaderName};
 
 use crate::admission::AdmittedRequest;
 use crate::cache::directives::{Qualified, RequestDirectives, listed_fields};
-use crate::config::{ClientDirectives, Config};
+use crate::config::Config;
+use crate::config::cache::ClientDirectives;
 use crate::credential::CredentialPartition;
 use crate::pressure::Pressure;
 

@@ -21,7 +21,7 @@ use moka::policy::EvictionPolicy;
 use crate::cache::generations::{Cause, Generations, Stamp, Standing};
 use crate::cache::key::{CacheKey, KeyHashBuilder, KeyHasher, PrimaryKey};
 use crate::cache::stored_response::{Found, StoredResponse};
-use crate::config::{CacheConfig, Eviction};
+use crate::config::cache::{CacheConfig, Eviction};
 use crate::metrics::Metrics;
 use crate::metrics::store::EvictionCause;
 use crate::routes::tags::Tag;

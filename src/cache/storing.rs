@@ -144,7 +144,8 @@ fn is_understood(status: StatusCode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ClassConfig, ClientDirectives, Config, RuleConfig, load};
+    use crate::config::cache::{ClassConfig, ClientDirectives, RuleConfig};
+    use crate::config::{Config, load};
     use crate::testing::{SUBJECT, TOKEN, admitted, fields};
 
     const JSON: (&str, &str) = ("content-type", "application/json");

@@ -10,8 +10,9 @@ use std::time::Duration;
 use http::Uri;
 use http::uri::Authority;
 
+use crate::config::Config;
+use crate::config::cache::{CacheConfig, RuleConfig};
 use crate::config::describe::found_text;
-use crate::config::{CacheConfig, Config, RuleConfig};
 
 /// Shortest secret, in characters.
 const MIN_SECRET: usize = 32;

@@ -14,7 +14,7 @@ use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, response};
 
 use crate::admission::{AdmittedRequest, Eligibility};
-use crate::budget::Headroom;
+use crate::budget::observation::Headroom;
 use crate::cache::directives::Storing;
 use crate::cache::stored_response::{Found, Provenance};
 use crate::cache::storing::{self, NotStorable};

@@ -19,7 +19,7 @@ use crate::cache::body::{AcceptsGzip, Coding};
 use crate::cache::conditions::{self, Selected, Selection};
 use crate::cache::freshness::{Freshness, current_age};
 use crate::cache::stored_response::StoredResponse;
-use crate::config::Downstream;
+use crate::config::cache::Downstream;
 use crate::handling::{Handling, Refusal};
 use crate::headers::{self, CacheOutcome, CacheStatus, ContentCoding};
 use crate::links;

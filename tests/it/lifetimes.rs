@@ -10,7 +10,8 @@ use std::time::Duration;
 use http::Method;
 use proptest::prelude::*;
 use sentrybox::clock::Stopwatch;
-use sentrybox::config::{ClassConfig, Config, RuleConfig};
+use sentrybox::config::Config;
+use sentrybox::config::cache::{ClassConfig, RuleConfig};
 use tokio::time::sleep;
 
 use crate::support::corridor::{House, PROJECTS, Verdict};

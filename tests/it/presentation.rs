@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::{Method, StatusCode};
-use sentrybox::config::Downstream;
+use sentrybox::config::cache::Downstream;
 use tokio::time::sleep;
 
 use crate::support::corridor::{House, PROJECTS, Verdict, detail, is_hit};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use sentrybox::config::{ClassConfig, Config, RuleConfig};
+use sentrybox::config::Config;
+use sentrybox::config::cache::{ClassConfig, RuleConfig};
 use tokio::time::sleep;
 
 use crate::support::corridor::{House, PROJECTS, Verdict, is_hit};

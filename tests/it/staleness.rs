@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use sentrybox::clock::Stopwatch;
-use sentrybox::config::RuleConfig;
+use sentrybox::config::cache::RuleConfig;
 use tokio::time::sleep;
 
 use crate::support::corridor::{BOB, House, PROJECTS, Verdict, detail, is_hit};

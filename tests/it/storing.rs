@@ -204,7 +204,7 @@ async fn a_client_that_forbids_storing_leaves_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn clients_directives_can_be_ignored() {
-    use sentrybox::config::ClientDirectives;
+    use sentrybox::config::cache::ClientDirectives;
     let house = House::with(|config| config.cache.client_directives = ClientDirectives::Ignore);
     for directive in ["no-cache", "no-store", "max-age=0", "only-if-cached"] {
         house.ask(Method::GET, PROJECTS, &[("cache-control", directive)]).await;

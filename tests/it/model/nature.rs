@@ -4,8 +4,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use http::HeaderValue;
+use sentrybox::config::cache::{ClassConfig, RuleConfig};
 use sentrybox::config::load::defaults;
-use sentrybox::config::{ClassConfig, Config, RuleConfig, Secret};
+use sentrybox::config::{Config, Secret};
 use sentrybox::credential::{Credential, CredentialKeys};
 
 use super::dice::Dice;
