@@ -9,27 +9,27 @@
 
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body::Body;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Collected, Full, Limited};
 use tokio::time::timeout;
 
 use crate::admin::guard::Guard;
+use crate::admin::purging::Purge;
 use crate::admin::readiness::Readiness;
 use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::metrics::exposition::Exposition;
 
 pub mod guard;
+pub mod purging;
 pub mod readiness;
 
-/// Largest body of a request, in bytes. No endpoint reads one.
+/// Largest body of a request, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
 /// How long a request's body may take.
@@ -41,39 +41,10 @@ const INDEX: &str = "sentrybox admin\n\n\
     GET  /readyz   200 while new requests are welcome, 503 otherwise\n\
     GET  /metrics  Prometheus metrics\n\
     GET  /ledger   what each credential was spared, by fingerprint, as JSON\n\
-    POST /purge    makes everything stored unusable\n";
+    POST /purge    marks what is stored stale, or drops it: {\"organization\": \"acme\", \"mode\": \"soft\"}\n";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-
-/// What a purge did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PurgeReport {
-    /// How many responses were stored before it.
-    pub responses: u64,
-}
-
-/// Makes everything stored unusable; handed in by whoever owns the store.
-#[derive(Clone)]
-pub struct Purge(Arc<dyn Fn() -> PurgeFuture + Send + Sync>);
-
-type PurgeFuture = Pin<Box<dyn Future<Output = PurgeReport> + Send>>;
-
-impl Purge {
-    /// Wraps the function that purges.
-    pub fn new<F>(purge: impl Fn() -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = PurgeReport> + Send + 'static,
-    {
-        Self(Arc::new(move || Box::pin(purge())))
-    }
-}
-
-impl fmt::Debug for Purge {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Purge").finish_non_exhaustive()
-    }
-}
 
 /// Answers operators; cheap to clone.
 #[derive(Debug, Clone)]
@@ -87,7 +58,7 @@ pub struct Admin {
 /// What operators can do with the proxy; handed in by whoever owns it.
 #[derive(Clone)]
 pub struct Operations {
-    /// Makes everything stored unusable.
+    /// Purges.
     pub purge: Purge,
     /// Tells what each credential was spared, as JSON.
     pub ledger: Arc<dyn Fn() -> String + Send + Sync>,
@@ -157,8 +128,8 @@ impl Admin {
     {
         let (head, body) = request.into_parts();
         let mut response = match self.admit(&head) {
-            Ok(endpoint) => match drain(body).await {
-                Ok(()) => self.perform(endpoint, &head.headers).await,
+            Ok(endpoint) => match collect(body).await {
+                Ok(body) => self.perform(endpoint, &head.headers, &body).await,
                 Err(status) => error(status, "The request's body is too large, or did not arrive"),
             },
             Err(refusal) => *refusal,
@@ -195,7 +166,7 @@ impl Admin {
         Ok(endpoint)
     }
 
-    async fn perform(&self, endpoint: Endpoint, fields: &HeaderMap) -> Response<Full<Bytes>> {
+    async fn perform(&self, endpoint: Endpoint, fields: &HeaderMap, body: &[u8]) -> Response<Full<Bytes>> {
         match endpoint {
             Endpoint::Index => answer(StatusCode::OK, TEXT, INDEX.to_owned()),
             Endpoint::Live => answer(StatusCode::OK, TEXT, "ok\n".to_owned()),
@@ -209,27 +180,26 @@ impl Admin {
                 answer(StatusCode::OK, exposition.content_type(), self.metrics.encode(exposition))
             }
             Endpoint::Ledger => answer(StatusCode::OK, JSON, (self.operations.ledger)()),
-            Endpoint::Purge => {
-                let report = (self.operations.purge.0)().await;
-                tracing::info!(responses = report.responses, "everything purged");
-                let body = format!("{{\"purged\":\"everything\",\"responses\":{}}}", report.responses);
-                answer(StatusCode::OK, JSON, body)
-            }
+            Endpoint::Purge => self.purge(body).await,
+        }
+    }
+
+    async fn purge(&self, body: &[u8]) -> Response<Full<Bytes>> {
+        match self.operations.purge.carry_out(body).await {
+            Ok(report) => answer(StatusCode::OK, JSON, report.json()),
+            Err(refusal) => error(StatusCode::BAD_REQUEST, &refusal.to_string()),
         }
     }
 }
 
-/// Reads a request's body to its end and forgets it, so that the connection can be kept.
-async fn drain<B>(body: B) -> Result<(), StatusCode>
+/// Reads a request's body to its end, also where nobody wants it, so that the connection can be kept.
+async fn collect<B>(body: B) -> Result<Bytes, StatusCode>
 where
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send,
 {
-    let mut limited = pin!(Limited::new(body, MAX_BODY));
     let read = async {
-        while let Some(frame) = limited.frame().await {
-            frame.map_err(|_too_large_or_broken| StatusCode::PAYLOAD_TOO_LARGE)?;
-        }
-        Ok(())
+        let collected = Limited::new(body, MAX_BODY).collect().await;
+        collected.map(Collected::to_bytes).map_err(|_too_large_or_broken| StatusCode::PAYLOAD_TOO_LARGE)
     };
     timeout(BODY_TIMEOUT, read).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
 }
@@ -253,6 +223,7 @@ mod tests {
     use http_body_util::Empty;
 
     use super::*;
+    use crate::admin::purging::{PurgeReport, PurgeSubject};
     use crate::metrics::LabelValues;
 
     struct Bench {
@@ -265,9 +236,10 @@ mod tests {
         let readiness = Readiness::starting();
         let purges = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&purges);
-        let purge = Purge::new(move || {
+        let purge = Purge::new(move |order| {
             counted.fetch_add(1, Ordering::Relaxed);
-            async { PurgeReport { responses: 42 } }
+            let PurgeSubject::Selected(selector) = order.subject else { panic!("no token is sent here") };
+            async move { Ok(PurgeReport { purged: selector, depth: order.depth, responses: 42 }) }
         });
         let metrics = Arc::new(Metrics::new(UNIX_EPOCH, &LabelValues::default()));
         let operations = Operations { purge, ledger: Arc::new(|| "{}".to_owned()) };
@@ -336,7 +308,7 @@ mod tests {
         }
         assert_eq!(bench.purges.load(Ordering::Relaxed), 0);
         let (_, body) = check(&bench, request("POST", "/purge", &[]), 200).await;
-        assert_eq!(body, r#"{"purged":"everything","responses":42}"#);
+        assert_eq!(body, r#"{"purged":"everything","mode":"soft","responses":42}"#);
         assert_eq!(bench.purges.load(Ordering::Relaxed), 1);
     }
 

@@ -25,6 +25,7 @@ use crate::routes::{Route, RoutePolicy, RouteTable};
 
 pub mod aliases;
 pub mod base;
+pub mod method;
 pub mod path;
 
 /// The prefix that the proxy exists for.
@@ -198,6 +199,16 @@ impl Admission {
         }
     }
 
+    /// Returns what people may see of a credential.
+    pub fn fingerprint_of(&self, credential: &Credential) -> Option<Fingerprint> {
+        self.keys.fingerprint(self.keys.partition(Some(credential)))
+    }
+
+    /// Returns whether a rule has this template.
+    pub fn knows_route(&self, template: &str) -> bool {
+        self.routes.rules().any(|rule| rule.label.as_str() == template)
+    }
+
     /// Returns what people may see of the credential that owns a partition.
     pub fn fingerprint(&self, partition: CredentialPartition) -> Option<Fingerprint> {
         self.keys.fingerprint(partition)
@@ -208,13 +219,13 @@ impl Admission {
     /// # Errors
     /// The refusal is already the answer.
     pub fn admit(&self, head: Parts, body: BodyFraming, peer: Peer) -> Result<AdmittedRequest, Refusal> {
-        check_method(&head.method)?;
+        method::check(&head.method)?;
         let (path, query) = self.target(&head)?;
         let base = self.bases.of(&head, peer.address.ip())?;
         let mut fields = head.headers;
         headers::clean_request(&mut fields);
         if head.method == Method::OPTIONS {
-            check_max_forwards(&mut fields)?;
+            method::check_max_forwards(&mut fields)?;
         }
         self.check_loop(&mut fields, head.version)?;
         let credential = take_credential(&mut fields)?;
@@ -351,38 +362,6 @@ fn route_barrier(request: &AdmittedRequest) -> Option<ForwardReason> {
         RoutePolicy::Unmatched => {
             (!request.path.starts_with(ORGANIZATIONS)).then_some(ForwardReason::PassThrough)
         }
-    }
-}
-
-fn check_method(method: &Method) -> Result<(), Refusal> {
-    // CONNECT asks for a tunnel; TRACE would show the credential to whoever can make a browser send it.
-    if *method == Method::CONNECT || *method == Method::TRACE {
-        return Err(Refusal::new(
-            RefusalReason::MethodNotAllowed,
-            "This proxy does not forward this method.",
-        ));
-    }
-    Ok(())
-}
-
-/// "Each intermediary that receives a TRACE or OPTIONS request containing a Max-Forwards header field MUST check and
-/// update its value prior to forwarding the request" ([RFC 9110 §7.6.2]).
-///
-/// [RFC 9110 §7.6.2]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
-fn check_max_forwards(fields: &mut HeaderMap) -> Result<(), Refusal> {
-    let left =
-        fields.get(header::MAX_FORWARDS).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
-    match left {
-        // "If the received value is zero (0), the intermediary MUST NOT forward the request".
-        Some(0) => Err(Refusal::new(
-            RefusalReason::MethodNotAllowed,
-            "Max-Forwards is 0: the request ends at this proxy.",
-        )),
-        Some(left) => {
-            fields.insert(header::MAX_FORWARDS, (left - 1).into());
-            Ok(())
-        }
-        None => Ok(()),
     }
 }
 

@@ -38,6 +38,19 @@ impl Credential {
         Some(Self { value, kind, scheme })
     }
 
+    /// Reads a credential as people paste it: a value with a scheme as it is, a bare token as a `Bearer` one, with or
+    /// without the field's name before it. `None` for what could not be sent.
+    pub fn from_text(text: &[u8]) -> Option<Self> {
+        let (text, name) = (text.trim_ascii(), b"authorization:");
+        let text = match text.split_at_checked(name.len()) {
+            Some((field, value)) if field.eq_ignore_ascii_case(name) => value.trim_ascii(),
+            Some(_) | None => text,
+        };
+        let has_scheme = text.contains(&b' ');
+        let value = if has_scheme || text.is_empty() { text.to_vec() } else { [b"Bearer ", text].concat() };
+        Self::from_field(HeaderValue::from_bytes(&value).ok()?)
+    }
+
     /// Returns the field value to send upstream: the client's own bytes.
     pub fn field_value(&self) -> &HeaderValue {
         &self.value
@@ -159,6 +172,11 @@ impl Fingerprint {
     pub fn parse(text: &str) -> Option<Self> {
         let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_one.then(|| u64::from_str_radix(text, 16).ok()).flatten().map(Self)
+    }
+
+    /// Returns its bits, for use inside a hash.
+    pub fn to_bits(self) -> u64 {
+        self.0
     }
 }
 

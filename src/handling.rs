@@ -79,6 +79,8 @@ pub enum ForwardReason {
     Stale,
     /// What was stored became unusable: by a write, or because upstream refused it to this credential.
     Invalidated,
+    /// What is stored was purged softly: it is stale, and not reused but where upstream fails.
+    Purged,
     /// The client's own directives forbid reuse ([RFC 9111 §5.2.1]).
     ///
     /// [RFC 9111 §5.2.1]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1
@@ -109,11 +111,12 @@ pub enum ForwardReason {
 
 impl ForwardReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::UriMiss,
         Self::VaryMiss,
         Self::Stale,
         Self::Invalidated,
+        Self::Purged,
         Self::ClientDirective,
         Self::AlwaysValidate,
         Self::CredentialSuspended,
@@ -135,6 +138,7 @@ impl ForwardReason {
             Self::VaryMiss => "vary-miss",
             Self::Stale => "stale",
             Self::Invalidated => "invalidated",
+            Self::Purged => "purged",
             Self::ClientDirective => "client-directive",
             Self::AlwaysValidate => "always-validate",
             Self::CredentialSuspended => "credential-suspended",
@@ -157,7 +161,11 @@ impl ForwardReason {
         match self {
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
-            Self::Stale | Self::Invalidated | Self::AlwaysValidate | Self::CredentialUnverified => "stale",
+            Self::Stale
+            | Self::Invalidated
+            | Self::Purged
+            | Self::AlwaysValidate
+            | Self::CredentialUnverified => "stale",
             Self::ClientDirective => "request",
             Self::Method => "method",
             Self::CredentialSuspended

@@ -14,9 +14,11 @@ use tokio::net::TcpListener;
 use tokio::time;
 use tracing::info;
 
+use crate::admin::purging::{Purge, PurgeOrder, PurgeRefusal, PurgeReport, PurgeSubject};
 use crate::admin::readiness::Readiness;
-use crate::admin::{Admin, Operations, Purge, PurgeReport};
+use crate::admin::{Admin, Operations};
 use crate::assembly::AssemblyError;
+use crate::cache::invalidation::selector::Selector;
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::handling::RefusalReason;
@@ -198,12 +200,24 @@ fn operators_view(config: &Config, proxy: &Proxy, readiness: Readiness) -> Arc<A
     let metrics = proxy.shared_metrics();
     let book = proxy.clone();
     let proxy = proxy.clone();
-    let purge = Purge::new(move || {
-        let proxy = proxy.clone();
-        async move { PurgeReport { responses: proxy.purge_everything().await } }
-    });
+    let purge = Purge::new(move |order| purge(proxy.clone(), order));
     let operations = Operations { purge, ledger: Arc::new(move || book.ledger_report()) };
     Arc::new(Admin::new(config.admin.token.clone(), readiness, metrics, operations))
+}
+
+/// Purges what an operator orders.
+async fn purge(proxy: Proxy, order: PurgeOrder) -> Result<PurgeReport, PurgeRefusal> {
+    let PurgeOrder { subject, depth } = order;
+    let purged = match subject {
+        PurgeSubject::Selected(selector) => selector,
+        PurgeSubject::Token(token) => {
+            let fingerprint = proxy.fingerprint_of_text(token.expose());
+            Selector::Credential(fingerprint.ok_or(PurgeRefusal::Token)?)
+        }
+    };
+    let responses = proxy.purge_selected(&purged, depth).await?;
+    info!(purged = %purged, mode = depth.label(), responses, "purged");
+    Ok(PurgeReport { purged, depth, responses })
 }
 
 async fn serve_operators(

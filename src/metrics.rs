@@ -33,6 +33,7 @@
 //! | `sentrybox_passengers_total` | counter | | requests that joined a flight already in the air |
 //! | `sentrybox_flights_lost_total` | counter | | flights that never landed |
 //! | `sentrybox_invalidations_total` | counter | `cause` | invalidations |
+//! | `sentrybox_purged_total` | counter | | stored responses that purges made stale or unusable |
 //! | `sentrybox_background_refreshes_total` | counter | `outcome` | refreshes behind a stale answer |
 //! | `sentrybox_connections_open` | gauge | `listener` | connections open at this moment |
 //! | `sentrybox_connections_total` | counter | `listener` | connections accepted |

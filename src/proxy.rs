@@ -36,7 +36,6 @@ use crate::config::cache::{Downstream, InvalidationScope};
 use crate::config::{Config, LogRequests};
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::metrics::Metrics;
-use crate::metrics::store::InvalidationCause;
 use crate::peer::Peer;
 use crate::proxy::boarding::FlightKey;
 use crate::proxy::body::{BodyMemory, ReplyBody};
@@ -65,6 +64,8 @@ pub mod head;
 pub mod landing;
 pub mod ledger;
 pub mod outgoing;
+pub mod provenance;
+pub mod purging;
 pub mod record;
 pub mod refreshing;
 pub mod rejections;
@@ -259,16 +260,6 @@ impl Proxy {
         if drained.await.is_err() {
             tracing::warn!("work was still under way at the shutdown's deadline");
         }
-    }
-
-    /// Makes everything that is stored unusable, at once, and forgets what could not be shared. Returns how many responses
-    /// there were.
-    pub async fn purge_everything(&self) -> u64 {
-        self.grounded().clear();
-        self.rejections().clear();
-        let purged = self.store().purge_everything(self.clock().now()).await;
-        self.metrics().store.invalidated(InvalidationCause::Purge);
-        purged
     }
 
     /// Returns what is known of the limit that such a request counts against, were it to be forwarded.

@@ -20,6 +20,7 @@ use crate::routes::template::Template;
 use crate::routes::tree::Node;
 
 pub mod builtin;
+pub mod place;
 pub mod tags;
 pub mod template;
 pub mod tree;

@@ -234,7 +234,10 @@ fn decide_stale(
     policy: &FreshnessPolicy,
 ) -> Decision {
     let freshness = Freshness::Stale { by };
-    if !terms.may_be_reused_stale() {
+    if terms.is_purged() {
+        // Whoever purges wants nobody to see it once more, while upstream can be asked.
+        Decision::Forward(ForwardReason::Purged)
+    } else if !terms.may_be_reused_stale() {
         Decision::Forward(ForwardReason::Stale)
     } else if policy.is_budget_low() && by < terms.stale_while_revalidate().max(stretch(terms, policy)) {
         Decision::ReuseUnderPressure(freshness)
@@ -885,6 +888,23 @@ mod tests {
             check_on_error(&scene, &[(0, Some(1)), (1, Some(0)), (60, Some(-59)), (61, None)]);
             check(&scene.asked("max-stale"), &[(1, "forward stale")]);
         }
+    }
+
+    #[test]
+    fn what_was_purged_softly_is_asked_for_anew_whatever_windows_it_has_and_stands_in_for_errors() {
+        for scene in [
+            || silent().under(Some(60), 60, 60),
+            || says("max-age=60, stale-while-revalidate=60, stale-if-error=60"),
+            || says("max-age=60, immutable, stale-if-error=60"),
+            || says("max-age=60").overridden(Some(60), 60, 60),
+        ] {
+            let scene = scene().standing(Standing::Outdated);
+            check(&scene, &[(0, "forward purged"), (59, "forward purged")]);
+            check_on_error(&scene, &[(0, Some(0)), (59, Some(-59)), (60, None)]);
+            check(&scene.asked("max-stale"), &[(1, "forward purged")]);
+        }
+        let forbidden = says("max-age=60, must-revalidate").standing(Standing::Outdated);
+        check_on_error(&forbidden, &[(0, None)]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Remembers what became unusable when, by tag, in a fixed amount of memory.
+//! Remembers what became unusable, and what became stale, when: by tag, in a fixed amount of memory.
 //!
-//! A table of 65,536 slots; a tag falls into two of them by a keyed hash, and what happened to it is the earlier of the
+//! A table of 65,536 slots, each with two moments: *unusable before* (writes, hard purges) and *stale before* (soft purges); a tag falls into two of them by a keyed hash, and what happened to it is the earlier of the
 //! two (a count-min sketch, with moments for counts). A tag is invalidated by mistake only when both its slots were hit,
 //! by one other tag or by two: after writes to 1,000 tags, 1 in 1,000 of the others, where one slot each would lose 1 in
 //! 66.
@@ -8,7 +8,7 @@
 //! Nothing is walked, and nothing is ever evicted from the table, so no write is ever forgotten.
 //!
 //! Invariants: stamps never repeat and never go back; a response whose forward took off before a write to one of
-//! its tags is unusable for ever. Not here: which tags a write touches (`cache::invalidation`).
+//! its tags is unusable for ever, and one that took off before a soft purge of one is never fresh again. Not here: which tags a write touches (`cache::invalidation`).
 
 use std::hash::Hasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,13 +37,49 @@ impl Stamp {
     }
 }
 
-/// Why something became unusable.
+/// What happened to something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// It was written: what is fetched soon after may still show the old state.
+    /// It was written, and is unusable: what is fetched soon after may still show the old state.
     Write,
-    /// An operator purged it, or upstream rejected the credential.
+    /// It was purged for good, or upstream rejected the credential: it is unusable.
     Purge,
+    /// It was purged softly: it is stale.
+    SoftPurge,
+}
+
+/// When something became unusable, and when stale. Beside each other, because a look-up wants both.
+#[derive(Debug, Default)]
+struct Slot {
+    unusable_before: AtomicU64,
+    stale_before: AtomicU64,
+}
+
+impl Slot {
+    fn read(&self) -> Happened {
+        Happened {
+            unusable_before: Stamp(self.unusable_before.load(Ordering::Acquire)),
+            stale_before: Stamp(self.stale_before.load(Ordering::Acquire)),
+        }
+    }
+}
+
+/// The latest moments at which something happened to a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Happened {
+    unusable_before: Stamp,
+    stale_before: Stamp,
+}
+
+impl Happened {
+    const NEVER: Self = Self { unusable_before: Stamp(0), stale_before: Stamp(0) };
+
+    fn earlier(self, other: Self) -> Self {
+        Self {
+            unusable_before: self.unusable_before.min(other.unusable_before),
+            stale_before: self.stale_before.min(other.stale_before),
+        }
+    }
 }
 
 /// The two slots of each of a set of tags.
@@ -64,14 +100,16 @@ pub enum Standing {
     Current,
     /// It took off so soon after a write that it may show the state before.
     Settling,
-    /// Something happened after it took off.
+    /// It was purged softly after it took off: it is stale, and may only stand in for a failure.
+    Outdated,
+    /// Something happened after it took off that makes it unusable.
     Unusable,
 }
 
-/// What became unusable when.
+/// What became unusable, or stale, when.
 #[derive(Debug)]
 pub struct Generations {
-    unusable_before: Box<[AtomicU64]>,
+    table: Box<[Slot]>,
     last: AtomicU64,
     key: [u8; 16],
     settle: Duration,
@@ -80,8 +118,8 @@ pub struct Generations {
 impl Generations {
     /// Makes an empty table; `settle` is how long after a write responses are [`Standing::Settling`].
     pub fn new(key: [u8; 16], settle: Duration) -> Self {
-        let unusable_before = std::iter::repeat_with(AtomicU64::default).take(SLOTS).collect();
-        Self { unusable_before, last: AtomicU64::new(0), key, settle }
+        let table = std::iter::repeat_with(Slot::default).take(SLOTS).collect();
+        Self { table, last: AtomicU64::new(0), key, settle }
     }
 
     /// Returns the slots of these tags, and those of everything.
@@ -101,61 +139,100 @@ impl Generations {
         Stamp(next(last.unwrap_or_else(|last| last)))
     }
 
-    /// Makes everything that carries any of these tags and took off before now unusable.
+    /// Makes everything that carries any of these tags and took off before now unusable, or stale.
     pub fn invalidate_tags(&self, tags: &[Tag], cause: Cause, now: SystemTime) {
-        let stamp = self.stamp(now).0 | if cause == Cause::Write { Stamp::WRITE } else { 0 };
+        let stamp = self.stamp(now).0;
         for slot in tags.iter().flat_map(|tag| self.slots_of(tag)) {
-            if let Some(slot) = self.unusable_before.get(usize::from(slot)) {
-                slot.fetch_max(stamp, Ordering::AcqRel);
-            }
+            let Some(slot) = self.table.get(usize::from(slot)) else { continue };
+            match cause {
+                Cause::Write => slot.unusable_before.fetch_max(stamp | Stamp::WRITE, Ordering::AcqRel),
+                Cause::Purge => slot.unusable_before.fetch_max(stamp, Ordering::AcqRel),
+                Cause::SoftPurge => slot.stale_before.fetch_max(stamp, Ordering::AcqRel),
+            };
         }
     }
 
-    /// Returns the latest moment at which any of these tags became unusable: the generation that a reader who
+    /// Returns whether what has the slots of one set of tags carries any tag of another set; by mistake only where two tags
+    /// have both slots in common.
+    pub fn carries(carried: &TagSlots, any_of: &[[u16; 2]]) -> bool {
+        any_of.iter().any(|pair| carried.0.binary_search(pair).is_ok())
+    }
+
+    /// Returns the slots of each of these tags, and of no other.
+    pub fn pairs_of(&self, tags: &[Tag]) -> Vec<[u16; 2]> {
+        tags.iter().map(|tag| self.slots_of(tag)).collect()
+    }
+
+    /// Returns the latest moment at which anything happened to any of these tags: the generation that a reader who
     /// comes now belongs to.
     pub fn generation(&self, slots: &TagSlots) -> Stamp {
-        self.happened(slots).max().unwrap_or(Stamp(0))
+        let latest = self.happened(slots).map(|happened| happened.unusable_before.max(happened.stale_before));
+        latest.max().unwrap_or(Stamp(0))
     }
 
     /// Returns how a response with these slots, whose forward took off at `stamp`, stands.
     pub fn standing(&self, slots: &TagSlots, stamp: Stamp) -> Standing {
         let mut standing = Standing::Current;
-        for happened in self.happened(slots) {
-            if stamp < happened {
+        for Happened { unusable_before, stale_before } in self.happened(slots) {
+            if stamp < unusable_before {
                 return Standing::Unusable;
             }
-            if happened.is_write() && stamp.moment().saturating_sub(happened.moment()) < self.settle {
+            if stamp < stale_before {
+                standing = Standing::Outdated;
+            } else if standing == Standing::Current && self.is_settling(stamp, unusable_before) {
                 standing = Standing::Settling;
             }
         }
         standing
     }
 
+    fn is_settling(&self, stamp: Stamp, happened: Stamp) -> bool {
+        happened.is_write() && stamp.moment().saturating_sub(happened.moment()) < self.settle
+    }
+
     fn slots_of(&self, tag: &Tag) -> [u16; 2] {
         let mut hasher = SipHasher13::new_with_key(&self.key);
-        let (kind, partition, name): (u8, &[u8], &str) = match tag {
-            Tag::Everything => (0, &[], ""),
-            Tag::Organization(name) => (1, &[], name),
-            Tag::Resource(path) => (2, &[], path),
-            Tag::Below(path) => (3, &[], path),
-            Tag::Partition(partition) => (4, partition, ""),
-            Tag::Seen(partition, path) => (5, partition, path),
-        };
-        hasher.write_u8(kind);
-        hasher.write(partition);
-        hasher.write(name.as_bytes());
+        write_tag(&mut hasher, tag);
         let hash = hasher.finish();
         #[expect(clippy::cast_possible_truncation, reason = "twice 16 of the bits are wanted")]
         let slots = [hash as u16, (hash >> 16) as u16];
         slots
     }
 
-    /// Returns for each tag when it became unusable, or when both of its slots were hit by others.
-    fn happened(&self, slots: &TagSlots) -> impl Iterator<Item = Stamp> {
-        let moment = |slot: u16| {
-            self.unusable_before.get(usize::from(slot)).map_or(0, |slot| slot.load(Ordering::Acquire))
-        };
-        slots.0.iter().map(move |[one, other]| Stamp(moment(*one).min(moment(*other))))
+    /// Returns for each tag what happened to it when, or when something happened to both of its slots.
+    fn happened(&self, slots: &TagSlots) -> impl Iterator<Item = Happened> {
+        let read = |slot: u16| self.table.get(usize::from(slot)).map_or(Happened::NEVER, Slot::read);
+        slots.0.iter().map(move |[one, other]| read(*one).earlier(read(*other)))
+    }
+}
+
+/// Writes a tag for hashing: its kind, and each of its parts with its length, so that no two tags run together.
+fn write_tag(hasher: &mut SipHasher13, tag: &Tag) {
+    let (kind, parts): (u8, [&[u8]; 2]) = match tag {
+        Tag::Everything => (0, [&[], &[]]),
+        Tag::Organization(name) => (1, [name.as_bytes(), &[]]),
+        Tag::Resource(path) => (2, [path.as_bytes(), &[]]),
+        Tag::Below(path) => (3, [path.as_bytes(), &[]]),
+        Tag::Seen(partition, path) => (4, [partition, path.as_bytes()]),
+        Tag::Unplaced => (5, [&[], &[]]),
+        Tag::Project(organization, name) => (6, [organization.as_bytes(), name.as_bytes()]),
+        Tag::Team(organization, name) => (7, [organization.as_bytes(), name.as_bytes()]),
+        Tag::Issue(name) => (8, [name.as_bytes(), &[]]),
+        Tag::Release(organization, version) => (9, [organization.as_bytes(), version.as_bytes()]),
+        Tag::Area(Some(organization), area) => (10, [organization.as_bytes(), area.label().as_bytes()]),
+        Tag::Area(None, area) => (11, [area.label().as_bytes(), &[]]),
+        Tag::Absent => (12, [&[], &[]]),
+        Tag::Route(template) => (13, [template.as_bytes(), &[]]),
+        Tag::Credential(Some(fingerprint)) => {
+            hasher.write(&fingerprint.to_bits().to_ne_bytes());
+            (14, [&[], &[]])
+        }
+        Tag::Credential(None) => (15, [&[], &[]]),
+    };
+    hasher.write_u8(kind);
+    for part in parts {
+        hasher.write_usize(part.len());
+        hasher.write(part);
     }
 }
 
@@ -167,6 +244,8 @@ fn micros(moment: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::Fingerprint;
+    use crate::routes::place::Area;
 
     const SETTLE: Duration = Duration::from_secs(10);
 
@@ -211,6 +290,72 @@ mod tests {
         generations.invalidate_tags(&[Tag::Everything], Cause::Purge, at(0));
         assert_eq!(generations.standing(&slots, before), Standing::Unusable);
         assert_eq!(generations.standing(&slots, generations.stamp(at(0))), Standing::Current);
+    }
+
+    #[test]
+    fn what_took_off_before_a_soft_purge_is_outdated_and_a_write_makes_it_unusable_all_the_same() {
+        let generations = generations();
+        let slots = generations.slots(&[resource("/a/"), Tag::Organization("acme".to_owned())]);
+        let before = generations.stamp(at(0));
+        generations.invalidate_tags(&[resource("/a/")], Cause::SoftPurge, at(0));
+        assert_eq!(generations.standing(&slots, before), Standing::Outdated);
+        assert_eq!(generations.standing(&slots, generations.stamp(at(0))), Standing::Current);
+        generations.invalidate_tags(&[Tag::Organization("acme".to_owned())], Cause::Write, at(1));
+        assert_eq!(generations.standing(&slots, before), Standing::Unusable);
+        let settling = generations.stamp(at(2));
+        assert_eq!(generations.standing(&slots, settling), Standing::Settling);
+        generations.invalidate_tags(&[resource("/a/")], Cause::SoftPurge, at(3));
+        assert_eq!(generations.standing(&slots, settling), Standing::Outdated);
+    }
+
+    #[test]
+    fn a_reader_who_comes_after_a_soft_purge_belongs_to_another_generation() {
+        let generations = generations();
+        let slots = generations.slots(&[resource("/a/")]);
+        let before = generations.generation(&slots);
+        generations.invalidate_tags(&[resource("/a/")], Cause::SoftPurge, at(1));
+        assert_ne!(generations.generation(&slots), before);
+    }
+
+    #[test]
+    fn slots_tell_which_tags_are_carried() {
+        let generations = generations();
+        let slots = generations.slots(&[resource("/a/"), Tag::Organization("acme".to_owned())]);
+        let carries = |tag| Generations::carries(&slots, &generations.pairs_of(&[Tag::Absent, tag]));
+        assert!(carries(resource("/a/")) && carries(Tag::Organization("acme".to_owned())));
+        assert!(carries(Tag::Everything));
+        assert!(!carries(resource("/b/")) && !carries(Tag::Unplaced));
+    }
+
+    #[test]
+    fn no_two_tags_share_their_slots_by_the_way_they_are_spelled() {
+        let generations = generations();
+        let text = |text: &str| text.to_owned();
+        let tags = [
+            Tag::Organization(text("a")),
+            Tag::Resource(text("a")),
+            Tag::Below(text("a")),
+            Tag::Issue(text("a")),
+            Tag::Route(text("a")),
+            Tag::Project(text("a"), text("bc")),
+            Tag::Project(text("ab"), text("c")),
+            Tag::Team(text("a"), text("bc")),
+            Tag::Release(text("a"), text("bc")),
+            Tag::Area(Some(text("a")), Area::Issues),
+            Tag::Area(None, Area::Issues),
+            Tag::Area(None, Area::Releases),
+            Tag::Absent,
+            Tag::Unplaced,
+            Tag::Everything,
+            Tag::Credential(None),
+            Tag::Credential(Fingerprint::parse("0123456789abcdef")),
+            Tag::Credential(Fingerprint::parse("0123456789abcdee")),
+            Tag::Seen([0; 16], text("a")),
+        ];
+        let mut pairs = generations.pairs_of(&tags);
+        pairs.sort_unstable();
+        pairs.dedup();
+        assert_eq!(pairs.len(), tags.len());
     }
 
     #[test]

@@ -1,16 +1,26 @@
-//! Says which stored responses a write makes unusable, for every credential ([RFC 9111 §4.4] and more). Pure.
+//! Says which stored responses a write makes unusable, for every credential ([RFC 9111 §4.4] and more), and which ones an
+//! operator means by a purge ([`selector`]). Pure.
 //!
 //! | Write to | Makes unusable |
 //! |---|---|
-//! | `/api/0/organizations/{organization}/…` | the resource, everything below it, each ancestor up to the organization |
-//! | `/api/0/organizations/{organization}/` | also the list of organizations |
-//! | `/api/0/projects/{organization}/…`, `/api/0/teams/{organization}/…` | everything of that organization |
-//! | any other path under `/api/0/` that Sentry's data lives under | everything: its owner cannot be told from the path |
+//! | `…/issues/`, of an organization or a project, and a project's `groups/` | all issues of the organization, and what shows them |
+//! | `…/issues/{issue}/…` | that issue, under both of its names, and the lists, counts and events that show issues |
+//! | `…/releases/`, `artifactbundle/…` | all releases of the organization, what shows them, and its issues: a release resolves some |
+//! | `…/releases/{version}/…` | that release, what shows releases, and issues as above |
+//! | `monitors/{monitor}/checkins/…` | that monitor, the list and the statistics of monitors |
+//! | what only computes, uploads or notes a visit (`visit/`, `chunk-upload/`, `seer/…`, …) | that resource and what is below |
+//! | anything else of an organization, its members, teams and projects included | everything of that organization, and the list of organizations |
+//! | `/api/0/organizations/{organization}/` | the same, and every "there is nothing": it may have a new name |
+//! | `/api/0/organizations/` | the list, and every "there is nothing" |
+//! | `/api/0/issues/{issue}/…`, `/api/0/groups/{issue}/…` | that issue, and what shows issues in every organization |
 //! | `/api/0/users/…`, `/api/0/auth/…`, `/oauth/…` | the resource, below it, its ancestors |
+//! | any other path | everything: its owner cannot be told from it |
 //!
-//! `Location` and `Content-Location` of the answer are invalidated too where they lie on upstream's own authority.
+//! Each row of an organization reaches what is stored under the organization's number and its slug alike, and what does not
+//! say whose it is ([`Tag::Unplaced`]); where only a number is known, everything. `Location` and `Content-Location` of the
+//! answer are invalidated too where they lie on upstream's own authority.
 //! Invariant: rather too much than too little. Not here: when (`proxy`: after upstream answered, before the client
-//! is told), how (`cache::generations`).
+//! is told), how (`cache::generations`), which names are one organization's (handed in).
 //!
 //! [RFC 9111 §4.4]: https://www.rfc-editor.org/rfc/rfc9111#section-4.4
 
@@ -20,10 +30,10 @@ use http::{StatusCode, Uri};
 use crate::admission::AdmittedRequest;
 use crate::cache::key::normalized_path;
 use crate::config::cache::InvalidationScope;
+use crate::routes::place::{Area, Home, Place, filed_under, is_number};
 use crate::routes::tags::{self, Tag};
 
-/// Prefixes under which a write changes nothing that is stored but itself.
-const SELF_CONTAINED: [&str; 3] = ["/api/0/users/", "/api/0/auth/", "/oauth/"];
+pub mod selector;
 
 /// How a forwarded unsafe request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,28 +44,35 @@ pub enum WriteOutcome {
     Unknown,
 }
 
+/// A write that is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Write<'a> {
+    /// The request.
+    pub request: &'a AdmittedRequest,
+    /// How it ended.
+    pub outcome: WriteOutcome,
+    /// The fields of upstream's answer.
+    pub answer: &'a HeaderMap,
+    /// Upstream's authority.
+    pub upstream: &'a str,
+    /// The names that its organization has besides the one in its path.
+    pub further_names: &'a [String],
+}
+
 /// Returns the tags of what a write has made unusable; none when upstream refused it.
-///
-/// `answer` holds the fields of upstream's answer, `upstream` is its authority.
-pub fn caused_by(
-    request: &AdmittedRequest,
-    outcome: WriteOutcome,
-    scope: InvalidationScope,
-    answer: &HeaderMap,
-    upstream: &str,
-) -> Vec<Tag> {
-    if !may_have_changed(outcome, scope) {
+pub fn caused_by(write: &Write<'_>, scope: InvalidationScope) -> Vec<Tag> {
+    if !may_have_changed(write.outcome, scope) {
         return Vec::new();
     }
-    let path = normalized_path(request.path());
+    let path = normalized_path(write.request.path());
     let mut touched = match scope {
-        InvalidationScope::Sentry => by_sentry(&path),
+        InvalidationScope::Sentry => by_sentry(&path, write.further_names),
         InvalidationScope::Rfc => vec![Tag::Resource(tags::with_slash(&path))],
     };
     // "… the URI(s) in the Location and Content-Location response header fields (if present)", but not "if the
     // origin … differs from that of the target URI".
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        touched.extend(named_by(answer, &name, upstream).map(Tag::Resource));
+        touched.extend(named_by(write.answer, &name, write.upstream).map(Tag::Resource));
     }
     touched
 }
@@ -74,32 +91,138 @@ fn may_have_changed(outcome: WriteOutcome, scope: InvalidationScope) -> bool {
 }
 
 /// The table of the module's documentation.
-fn by_sentry(path: &str) -> Vec<Tag> {
+fn by_sentry(path: &str, further_names: &[String]) -> Vec<Tag> {
     let path = tags::with_slash(path);
-    if tags::organization_root(&path).is_none() {
-        if let Some(name) = tags::organization(&path) {
-            return vec![Tag::Organization(name.to_owned()), list()];
-        }
-        let is_self_contained =
-            path == tags::organization_list() || SELF_CONTAINED.iter().any(|prefix| path.starts_with(prefix));
-        if !is_self_contained {
-            return vec![Tag::Everything];
-        }
-    }
+    let place = Place::of(&path);
     let mut touched = vec![Tag::Resource(path.clone()), Tag::Below(path.clone())];
-    touched.extend(tags::ancestors(&path).map(|ancestor| Tag::Resource(ancestor.to_owned())));
-    if tags::organization_root(&path) == Some(path.as_str()) {
-        touched.push(list());
-    }
-    // Upstream decodes `%2F` before it routes: the path may be about something else than its segments say.
-    if path.contains("%2F") {
-        touched.extend(tags::organization(&path).map(|name| Tag::Organization(name.to_owned())));
+    match &place {
+        Place::Organization { home, name, segments } => {
+            let subject = Subject::of(*home, segments, &path);
+            let names = std::iter::once(*name).chain(further_names.iter().map(String::as_str));
+            touched.extend(names.flat_map(|name| subject.touches(name)));
+            touched.extend(subject.touches_besides(&path));
+            if is_number(name) && further_names.is_empty() && !subject.touches(name).is_empty() {
+                touched.push(Tag::Everything);
+            }
+        }
+        Place::Unknown { issue: Some(issue) } => {
+            let areas = [Area::Issues, other_filing(issue)];
+            touched.extend(areas.map(|area| Tag::Area(None, area)));
+            touched.push(Tag::issue(issue));
+        }
+        Place::Unknown { issue: None } => touched.push(Tag::Everything),
+        Place::Apart => {
+            touched.extend(tags::ancestors(&path).map(|ancestor| Tag::Resource(ancestor.to_owned())));
+            if path == tags::organization_list() {
+                touched.push(Tag::Absent);
+            }
+        }
     }
     touched
 }
 
-fn list() -> Tag {
-    Tag::Resource(tags::organization_list().to_owned())
+/// What a write within an organization is about: a row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject<'a> {
+    /// Issues in bulk.
+    Issues,
+    /// One issue, by one of its names.
+    Issue(&'a str),
+    /// Some release: the body says which.
+    Releases,
+    /// One release, by its version.
+    Release(&'a str),
+    /// A monitor's check-ins.
+    CheckIns,
+    /// Nothing but the resource itself.
+    Itself,
+    /// The organization itself.
+    Organization,
+    /// Anything else of the organization.
+    Anything,
+}
+
+impl<'a> Subject<'a> {
+    fn of(home: Home, segments: &[&'a str], path: &str) -> Self {
+        let subject = match (home, segments) {
+            (Home::Organization, []) => Self::Organization,
+            // A visit is noted; debug files and source maps are shown by nothing that is stored.
+            (Home::Organization, [.., "visit"]) | (Home::Projects, [_, "files", ..]) => Self::Itself,
+            (Home::Organization, within) => Self::within_organization(within),
+            (Home::Projects, [_, "issues" | "groups", ..]) => Self::Issues,
+            (Home::Projects, [_, "releases"]) => Self::Releases,
+            (Home::Projects, [_, "releases", version, ..]) => Self::Release(version),
+            (Home::Projects | Home::Teams, _) => Self::Anything,
+        };
+        // Upstream decodes `%2F` before it routes: the path may be about something else than its segments say.
+        let is_plain = !path.contains("%2F");
+        if is_plain || subject == Self::Organization { subject } else { Self::Anything }
+    }
+
+    fn within_organization(segments: &[&'a str]) -> Self {
+        match segments {
+            ["issues", _, "summarize"]
+            | [
+                "chunk-upload" | "search-agent" | "trace-explorer-ai" | "seer" | "seer-rpc" | "data-export",
+                ..,
+            ]
+            | ["events", "anomalies"]
+            | [_, "test-fire-actions"]
+            | ["test-fire-actions"] => Self::Itself,
+            ["issues"] => Self::Issues,
+            ["issues", issue, ..] => Self::Issue(issue),
+            ["releases"] | ["artifactbundle", ..] => Self::Releases,
+            ["releases", version, ..] => Self::Release(version),
+            ["monitors", _, "checkins", ..] => Self::CheckIns,
+            _ => Self::Anything,
+        }
+    }
+
+    /// Returns what it touches of the organization under one of the organization's names.
+    fn touches(self, organization: &str) -> Vec<Tag> {
+        let area = |area| Tag::area(organization, area);
+        let issues = [Area::Issues, Area::NumberedIssues, Area::NamedIssues];
+        match self {
+            Self::Issues => issues.map(area).to_vec(),
+            Self::Issue(issue) => {
+                vec![Tag::issue(issue), area(Area::Issues), area(other_filing(issue))]
+            }
+            Self::Releases => {
+                issues.into_iter().chain([Area::Releases, Area::SingleReleases]).map(area).collect()
+            }
+            Self::Release(version) => {
+                let release = Tag::Release(organization.to_owned(), version.to_owned());
+                let areas = issues.into_iter().chain([Area::Releases]).map(area);
+                areas.chain([release]).collect()
+            }
+            Self::CheckIns | Self::Itself => Vec::new(),
+            Self::Organization | Self::Anything => vec![Tag::Organization(organization.to_owned())],
+        }
+    }
+
+    /// Returns what it touches whatever the organization's name.
+    fn touches_besides(self, path: &str) -> Vec<Tag> {
+        let list = || Tag::Resource(tags::organization_list().to_owned());
+        match self {
+            Self::Issues | Self::Issue(_) | Self::Release(_) => vec![Tag::Unplaced],
+            // What is made there may have been looked for.
+            Self::Releases => vec![Tag::Unplaced, Tag::Absent],
+            Self::CheckIns => {
+                let root = tags::organization_root(path).unwrap_or_default();
+                let monitors = tags::ancestors(path).filter(|ancestor| *ancestor != root);
+                let statistics = Tag::Resource(format!("{root}monitors-stats/"));
+                monitors.map(|it| Tag::Resource(it.to_owned())).chain([statistics, Tag::Unplaced]).collect()
+            }
+            Self::Itself => Vec::new(),
+            Self::Anything => vec![list(), Tag::Unplaced],
+            Self::Organization => vec![list(), Tag::Unplaced, Tag::Absent],
+        }
+    }
+}
+
+/// Returns the area of the issues that are filed under the other kind of name: which of them it is cannot be told.
+fn other_filing(issue: &str) -> Area {
+    if filed_under(issue) == Area::NumberedIssues { Area::NamedIssues } else { Area::NumberedIssues }
 }
 
 /// Returns the normalized path that a field of the answer names on upstream's own authority.
@@ -119,55 +242,279 @@ mod tests {
         Tag::Resource(path.to_owned())
     }
 
-    /// Says whether a write to `written` reaches what is stored for `read`.
+    /// Says whether a write to `written` reaches what is stored for `read`, when the organization is known to have these
+    /// further names under both.
+    fn reaches_with(written: &str, read: &str, further_names: [&[&str]; 2]) -> bool {
+        let [of_written, of_read] =
+            further_names.map(|names| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let carried: Vec<Tag> =
+            tags::carried_by(read, &of_read).into_iter().chain([Tag::Everything]).collect();
+        by_sentry(written, &of_written).iter().any(|touched| carried.contains(touched))
+    }
+
     fn reaches(written: &str, read: &str) -> bool {
-        let carried: Vec<Tag> = tags::carried_by(read).into_iter().chain([Tag::Everything]).collect();
-        by_sentry(written).iter().any(|touched| carried.contains(touched))
+        reaches_with(written, read, [&[], &[]])
+    }
+
+    /// Checks a row of the table; what is written and read lies below `/api/0/`.
+    #[track_caller]
+    fn check(written: &[&str], reached: &[&str], spared: &[&str]) {
+        let whole = |below: &str| format!("/api/0/{below}");
+        for written in written {
+            for read in reached {
+                assert!(reaches(&whole(written), &whole(read)), "{written} does not reach {read}");
+            }
+            for read in spared {
+                assert!(!reaches(&whole(written), &whole(read)), "{written} reaches {read}");
+            }
+        }
+    }
+
+    /// What shows the issues of `acme`.
+    const SHOWING_ISSUES: [&str; 9] = [
+        "organizations/acme/issues/",
+        "organizations/acme/issues-count/",
+        "organizations/acme/issues-stats/",
+        "organizations/acme/shortids/WEB-3/",
+        "organizations/acme/eventids/abc/",
+        "organizations/acme/events/",
+        "organizations/acme/tags/",
+        "projects/acme/web/issues/",
+        "projects/acme/web/events/",
+    ];
+
+    /// What has nothing to do with the issues of `acme`.
+    const APART_FROM_ISSUES: [&str; 8] = [
+        "organizations/",
+        "organizations/acme/",
+        "organizations/acme/members/",
+        "organizations/acme/releases/",
+        "organizations/acme/monitors/",
+        "organizations/other/issues/",
+        "organizations/other/issues/2/",
+        "projects/other/web/issues/",
+    ];
+
+    #[test]
+    fn issues_in_bulk_reach_all_issues_of_the_organization_and_what_shows_them() {
+        let written =
+            ["organizations/acme/issues/", "projects/acme/web/issues/", "projects/acme/web/groups/"];
+        check(&written, &SHOWING_ISSUES, &APART_FROM_ISSUES);
+        let singles = [
+            "organizations/acme/issues/1/",
+            "organizations/acme/issues/WEB-3/events/",
+            "issues/1/",
+            "groups/WEB-3/",
+        ];
+        check(&written, &singles, &[]);
     }
 
     #[test]
-    fn a_write_reaches_its_resource_what_is_below_and_its_ancestors_up_to_the_organization() {
-        let written = "/api/0/organizations/acme/releases/1.0/";
-        for read in [
-            "/api/0/organizations/acme/releases/1.0/",
-            "/api/0/organizations/acme/releases/1.0/files/",
-            "/api/0/organizations/acme/releases/",
-            "/api/0/organizations/acme/",
+    fn one_issue_reaches_itself_under_both_names_and_what_shows_issues() {
+        let by_number = ["organizations/acme/issues/10003/", "organizations/acme/issues/10003/comments/"];
+        let by_short_id = ["organizations/acme/issues/WEB-3/", "organizations/acme/issues/web-3/tags/level/"];
+        let all = [by_number, by_short_id].concat();
+        check(&all, &SHOWING_ISSUES, &APART_FROM_ISSUES);
+        check(&["organizations/acme/issues/10003/"], &by_number, &["organizations/acme/issues/10004/"]);
+        check(&["organizations/acme/issues/WEB-3/"], &by_short_id, &["organizations/acme/issues/WEB-4/"]);
+        // Which number a short id stands for cannot be told: all of the other kind.
+        check(&by_number, &by_short_id, &[]);
+        check(&by_short_id, &by_number, &[]);
+        check(&all, &["issues/10003/events/latest/"], &[]);
+    }
+
+    #[test]
+    fn an_issue_without_its_organization_reaches_what_shows_issues_everywhere() {
+        let written = ["issues/10003/", "groups/10003/notes/"];
+        check(
+            &written,
+            &SHOWING_ISSUES,
+            &["organizations/acme/releases/", "organizations/acme/", "organizations/"],
+        );
+        let reached = [
+            "organizations/other/issues/",
+            "organizations/acme/issues/10003/",
+            "organizations/acme/issues/WEB-3/",
+        ];
+        check(&written, &reached, &["organizations/acme/issues/10004/", "issues/10004/"]);
+        check(&["issues/10003/"], &["issues/10003/hashes/"], &[]);
+    }
+
+    #[test]
+    fn one_release_reaches_itself_what_shows_releases_and_issues() {
+        let written = ["organizations/acme/releases/1.0/", "organizations/acme/releases/1.0/deploys/"];
+        let through_a_project = "projects/acme/web/releases/1.0/";
+        let reached = [
+            "organizations/acme/releases/1.0/files/",
+            "organizations/acme/releases/",
+            "organizations/acme/projects/",
+            "organizations/acme/environments/",
+            "organizations/acme/repos/1/commits/",
+            "organizations/acme/",
+            "projects/acme/web/",
+            "projects/acme/web/releases/",
+            "projects/acme/web/releases/1.0/",
+            "organizations/acme/issues/1/",
+        ];
+        let spared = [
+            "organizations/",
+            "organizations/acme/releases/2.0/",
+            "organizations/acme/members/",
+            "organizations/other/releases/1.0/",
+        ];
+        for written in written.iter().chain([&through_a_project]) {
+            check(&[written], &reached, &spared);
+            check(&[written], &SHOWING_ISSUES, &[]);
+        }
+    }
+
+    #[test]
+    fn a_release_whose_version_stands_in_the_body_reaches_all_releases_and_what_was_not_there() {
+        let written = [
+            "organizations/acme/releases/",
+            "projects/acme/web/releases/",
+            "organizations/acme/artifactbundle/assemble/",
+        ];
+        let reached = [
+            "organizations/acme/releases/1.0/",
+            "projects/acme/web/releases/1.0/",
+            "organizations/acme/releases/",
+            "organizations/acme/projects/",
+            "organizations/acme/issues/",
+        ];
+        check(&written, &reached, &["organizations/acme/members/", "organizations/other/releases/1.0/"]);
+        for written in written {
+            assert!(by_sentry(&format!("/api/0/{written}"), &[]).contains(&Tag::Absent), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_check_in_reaches_its_monitor_and_the_lists_of_monitors() {
+        check(
+            &[
+                "organizations/acme/monitors/nightly/checkins/",
+                "organizations/acme/monitors/nightly/checkins/1/",
+            ],
+            &[
+                "organizations/acme/monitors/nightly/checkins/",
+                "organizations/acme/monitors/nightly/",
+                "organizations/acme/monitors/",
+                "organizations/acme/monitors-stats/",
+            ],
+            &["organizations/acme/", "organizations/acme/issues/", "organizations/acme/monitors/hourly/"],
+        );
+    }
+
+    #[test]
+    fn what_only_computes_or_notes_a_visit_reaches_nothing_but_itself() {
+        for below in [
+            "chunk-upload/",
+            "dashboards/5/visit/",
+            "events/anomalies/",
+            "search-agent/translate/",
+            "seer/explorer-chat/",
+            "issues/1/summarize/",
+            "test-fire-actions/",
         ] {
-            assert!(reaches(written, read), "{read}");
+            let written = format!("organizations/acme/{below}");
+            let spared = [
+                "organizations/acme/",
+                "organizations/acme/issues/",
+                "organizations/acme/dashboards/5/",
+                "organizations/acme/events/",
+            ];
+            check(&[written.as_str()], &[written.as_str()], &spared);
         }
-        for read in [
-            "/api/0/organizations/acme/releases/2.0/",
-            "/api/0/organizations/acme/projects/",
-            "/api/0/organizations/other/releases/1.0/",
-            "/api/0/organizations/",
-        ] {
-            assert!(!reaches(written, read), "{read}");
-        }
+        check(
+            &["projects/acme/web/files/dsyms/"],
+            &["projects/acme/web/files/dsyms/"],
+            &["organizations/acme/projects/"],
+        );
     }
 
     #[test]
-    fn a_write_to_an_organization_reaches_all_of_it_and_the_list() {
-        let written = "/api/0/organizations/acme/";
-        assert!(reaches(written, "/api/0/organizations/"));
-        assert!(reaches(written, "/api/0/organizations/acme/issues/1/"));
-        assert!(!reaches(written, "/api/0/organizations/acme2/"));
+    fn anything_else_of_an_organization_reaches_all_of_it_and_the_list() {
+        let written = [
+            "organizations/acme/members/7/",
+            "organizations/acme/teams/",
+            "organizations/acme/projects/",
+            "organizations/acme/scim/v2/Users",
+            "organizations/acme/dashboards/5/",
+            "organizations/acme/what-comes-next/",
+            "projects/acme/web/",
+            "projects/acme/web/keys/",
+            "teams/acme/core/projects/",
+        ];
+        let reached = [
+            "organizations/",
+            "organizations/acme/",
+            "organizations/acme/issues/1/",
+            "organizations/acme/members/",
+            "projects/acme/web/issues/",
+            "teams/acme/core/",
+        ];
+        check(
+            &written,
+            &reached,
+            &["organizations/acme2/", "organizations/other/issues/", "projects/other/web/"],
+        );
     }
 
     #[test]
-    fn a_write_to_a_project_or_team_reaches_all_of_its_organization() {
-        for written in ["/api/0/projects/acme/web/issues/", "/api/0/teams/acme/core/"] {
-            assert!(reaches(written, "/api/0/organizations/acme/issues/"), "{written}");
-            assert!(reaches(written, "/api/0/projects/acme/web/issues/"), "{written}");
-            assert!(reaches(written, "/api/0/organizations/"), "{written}");
-            assert!(!reaches(written, "/api/0/organizations/other/issues/"), "{written}");
+    fn an_organization_reaches_all_of_it_the_list_and_what_was_not_there() {
+        check(
+            &["organizations/acme/", "organizations/acme"],
+            &["organizations/", "organizations/acme/issues/1/", "teams/acme/core/"],
+            &["organizations/acme2/", "users/me/regions/"],
+        );
+        for path in ["/api/0/organizations/acme/", "/api/0/organizations/"] {
+            assert!(by_sentry(path, &[]).contains(&Tag::Absent), "{path}");
         }
+        check(&["organizations/"], &["organizations/"], &["organizations/acme/"]);
     }
 
     #[test]
-    fn a_write_whose_owner_cannot_be_told_reaches_everything() {
-        assert!(reaches("/api/0/issues/1/", "/api/0/organizations/acme/issues/"));
-        assert!(!reaches("/api/0/users/me/", "/api/0/organizations/acme/issues/"));
+    fn what_is_stored_under_the_other_name_of_an_organization_is_reached_where_it_is_known() {
+        let (by_slug, by_number) =
+            ("/api/0/organizations/acme/members/", "/api/0/organizations/4711/members/");
+        let other = "/api/0/organizations/4712/members/";
+        let known: &[&str] = &["acme"];
+        assert!(reaches_with(by_slug, by_number, [&["4711"], known]));
+        assert!(reaches_with(by_number, by_slug, [known, &[]]));
+        assert!(!reaches_with(by_number, other, [known, &["other"]]));
+        // Learned after it was stored.
+        assert!(reaches_with(by_slug, by_number, [&["4711"], &[]]));
+        assert!(reaches_with(by_number, by_slug, [known, &["4711"]]));
+    }
+
+    #[test]
+    fn where_only_a_number_is_known_a_write_reaches_rather_too_much() {
+        check(&["organizations/4711/members/"], &["organizations/acme/issues/", "users/me/regions/"], &[]);
+        check(&["organizations/acme/members/"], &["organizations/4711/issues/"], &[]);
+        check(&["organizations/4711/monitors/nightly/checkins/"], &[], &["organizations/acme/issues/"]);
+    }
+
+    #[test]
+    fn an_escaped_slash_makes_it_anything_of_its_organization() {
+        check(
+            &["organizations/acme/releases/a%2Fb@1/", "organizations/acme/chunk-upload%2F..%2Fmembers/"],
+            &["organizations/acme/members/", "organizations/acme/releases/a%2Fb@1/files/", "organizations/"],
+            &["organizations/other/members/"],
+        );
+    }
+
+    #[test]
+    fn what_is_nobodys_reaches_only_itself_and_what_is_somebodys_everything() {
+        check(
+            &["users/me/"],
+            &["users/me/regions/", "users/"],
+            &["organizations/acme/issues/", "organizations/"],
+        );
+        check(
+            &["sentry-apps/my-app/", "projects/"],
+            &["organizations/acme/issues/", "users/me/regions/"],
+            &[],
+        );
     }
 
     #[test]
@@ -175,7 +522,15 @@ mod tests {
         use InvalidationScope::{Rfc, Sentry};
         let request = crate::testing::asked("PUT /api/0/organizations/acme/", &[crate::testing::TOKEN]);
         let check = |outcome: WriteOutcome, scope, expected: bool| {
-            let touched = caused_by(&request, outcome, scope, &HeaderMap::new(), "sentry.io");
+            let answer = HeaderMap::new();
+            let write = Write {
+                request: &request,
+                outcome,
+                answer: &answer,
+                upstream: "sentry.io",
+                further_names: &[],
+            };
+            let touched = caused_by(&write, scope);
             assert_eq!(!touched.is_empty(), expected, "{outcome:?}, {scope:?}");
         };
         let answered = |status| WriteOutcome::Answered(StatusCode::from_u16(status).unwrap());

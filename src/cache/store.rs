@@ -17,6 +17,7 @@ use moka::future::Cache;
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
 use moka::policy::EvictionPolicy;
+use tokio::sync::mpsc;
 
 use crate::cache::generations::{Cause, Generations, Stamp, Standing};
 use crate::cache::key::{CacheKey, KeyHashBuilder, KeyHasher, PrimaryKey};
@@ -25,6 +26,12 @@ use crate::config::cache::{CacheConfig, Eviction};
 use crate::metrics::Metrics;
 use crate::metrics::store::EvictionCause;
 use crate::routes::tags::Tag;
+
+/// How many responses are swept at once after a purge.
+const SWEPT_AT_ONCE: usize = 512;
+
+/// How many batches the walk is ahead of the removal.
+const SWEPT_AHEAD: usize = 4;
 
 /// What an index costs: its place in the store, and its names.
 const INDEX_WEIGHT: usize = 800;
@@ -62,6 +69,70 @@ pub enum Inserted {
     Yes,
     /// It became unusable on its way, or a later one is there.
     No,
+}
+
+/// How thoroughly something is purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PurgeDepth {
+    /// It is stale: asked for anew before it is reused, but for standing in when upstream fails.
+    Soft,
+    /// It is gone.
+    Hard,
+}
+
+impl PurgeDepth {
+    /// Returns the one spelling of the depth.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Soft => "soft",
+            Self::Hard => "hard",
+        }
+    }
+
+    const fn cause(self) -> Cause {
+        match self {
+            Self::Soft => Cause::SoftPurge,
+            Self::Hard => Cause::Purge,
+        }
+    }
+
+    /// Returns how what was purged stands.
+    const fn standing(self) -> Standing {
+        match self {
+            Self::Soft => Standing::Outdated,
+            Self::Hard => Standing::Unusable,
+        }
+    }
+}
+
+/// A walk through the store after what was purged.
+struct Sweep {
+    purged: Vec<[u16; 2]>,
+    wanted: Standing,
+}
+
+impl Sweep {
+    /// Sends the keys of what was purged, in batches; ends early when nobody wants them any more.
+    fn walk(
+        &self,
+        kept: &Cache<CacheKey, Kept, KeyHashBuilder>,
+        generations: &Generations,
+        batches: &mpsc::Sender<Vec<CacheKey>>,
+    ) {
+        let mut keys = kept.iter().filter(|(_, kept)| match kept {
+            Kept::Response { response, .. } => {
+                Generations::carries(&response.provenance().slots, &self.purged)
+                    && response.standing_in(generations) == self.wanted
+            }
+            Kept::Index { .. } => false,
+        });
+        loop {
+            let batch: Vec<CacheKey> = keys.by_ref().take(SWEPT_AT_ONCE).map(|(key, _)| *key).collect();
+            if batch.is_empty() || batches.blocking_send(batch).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 impl Store {
@@ -123,19 +194,16 @@ impl Store {
     /// those of its request.
     pub async fn insert(&self, insertion: Insertion, fields: &HeaderMap) -> Inserted {
         let Insertion { primary, response, retention } = insertion;
-        let provenance = response.provenance();
-        if self.generations.standing(&provenance.slots, provenance.stamp) == Standing::Unusable {
+        if response.standing_in(&self.generations) == Standing::Unusable {
             return Inserted::No;
         }
-        let key = self.variant_of(primary, &response, fields);
+        let (key, stamp) = (self.variant_of(primary, &response, fields), response.provenance().stamp);
         if key != primary.key() {
-            let stamp = provenance.stamp;
             let index = Kept::Index { nominated: response.nominated().into(), retention, stamp };
-            if self.keep_unless_outrun(primary.key(), index, provenance.stamp).await == Inserted::No {
+            if self.keep_unless_outrun(primary.key(), index, stamp).await == Inserted::No {
                 return Inserted::No;
             }
         }
-        let stamp = provenance.stamp;
         self.keep_unless_outrun(key, Kept::Response { response, retention }, stamp).await
     }
 
@@ -177,18 +245,56 @@ impl Store {
         self.kept.invalidate(&key).await;
     }
 
-    /// Makes everything unusable at once and gives its memory back. Returns how many responses there were.
-    pub async fn purge_everything(&self, now: SystemTime) -> u64 {
-        let count = self.kept.iter().filter(|(_, kept)| kept.is_response()).map(|_| 1).sum();
-        self.generations.invalidate_tags(&[Tag::Everything], Cause::Purge, now);
-        self.kept.invalidate_all();
-        // moka gives memory back in batches.
+    /// Purges everything that carries any of these tags and took off before now: at once, and then counts it and, where
+    /// it is purged for good, gives its memory back. Returns how many responses there were.
+    pub async fn purge(&self, tags: &[Tag], depth: PurgeDepth, now: SystemTime) -> u64 {
+        self.generations.invalidate_tags(tags, depth.cause(), now);
+        let (batches, mut swept) = mpsc::channel(SWEPT_AHEAD);
+        let sweep = Sweep { purged: self.generations.pairs_of(tags), wanted: depth.standing() };
+        let (kept, generations) = (self.kept.clone(), Arc::clone(&self.generations));
+        // Walking the store takes a while where it holds a million responses: away from the threads that serve.
+        let walk = tokio::task::spawn_blocking(move || sweep.walk(&kept, &generations, &batches));
+        let mut count = 0;
+        while let Some(batch) = swept.recv().await {
+            count += u64::try_from(batch.len()).unwrap_or(u64::MAX);
+            if depth == PurgeDepth::Hard {
+                self.reclaim(batch).await;
+            }
+        }
+        // It is gone only if it panicked or the runtime ends; what was purged is purged all the same.
+        drop(walk.await);
+        if depth == PurgeDepth::Hard && tags.contains(&Tag::Everything) {
+            // The indexes, too, which carry no tags.
+            self.kept.invalidate_all();
+            self.tidy_up().await;
+        }
+        count
+    }
+
+    /// Does all the housekeeping there is: moka gives memory back in batches.
+    async fn tidy_up(&self) {
         let mut before = u64::MAX;
         while self.kept.entry_count() < before {
             before = self.kept.entry_count();
             self.tidy().await;
         }
-        count
+    }
+
+    /// Removes what is unusable of a batch: something else may have been stored meanwhile.
+    async fn reclaim(&self, batch: Vec<CacheKey>) {
+        for key in batch {
+            let removal = self.kept.entry(key).and_compute_with(|present| {
+                let is_unusable = present.is_some_and(|present| match present.into_value() {
+                    Kept::Response { response, .. } => {
+                        response.standing_in(&self.generations) == Standing::Unusable
+                    }
+                    Kept::Index { .. } => false,
+                });
+                std::future::ready(if is_unusable { Op::Remove } else { Op::Nop })
+            });
+            drop(removal.await);
+        }
+        self.tidy().await;
     }
 
     /// Does the housekeeping that otherwise falls to whoever comes next.
@@ -208,25 +314,19 @@ impl Store {
 
     /// Compares a response with the generations; "a look-up that finds an unusable response removes it".
     async fn judged(&self, key: CacheKey, response: Arc<StoredResponse>) -> Found {
-        let provenance = response.provenance();
-        match self.generations.standing(&provenance.slots, provenance.stamp) {
+        match response.standing_in(&self.generations) {
             Standing::Unusable => {
                 self.kept.invalidate(&key).await;
                 Found::Unusable
             }
-            standing @ (Standing::Current | Standing::Settling) => Found::Stored(response, standing),
+            standing @ (Standing::Current | Standing::Settling | Standing::Outdated) => {
+                Found::Stored(response, standing)
+            }
         }
     }
 }
 
 impl Kept {
-    fn is_response(&self) -> bool {
-        match self {
-            Self::Response { .. } => true,
-            Self::Index { .. } => false,
-        }
-    }
-
     /// Returns when it took off; an index, when the latest variant did.
     fn stamp(&self) -> Stamp {
         match self {
@@ -364,13 +464,20 @@ mod tests {
             self.insert("a", response, &fields(&[("x-team", team)])).await;
         }
 
+        async fn purge(&self, tag: &Tag, depth: PurgeDepth) -> u64 {
+            self.store.purge(std::slice::from_ref(tag), depth, start()).await
+        }
+
         /// Says what is found: the body, or why there is none.
         async fn finds(&self, name: &str, asks: &[(&str, &str)]) -> String {
             match self.store.look_up(primary(name), &fields(asks)).await {
                 Found::Nothing => "nothing".to_owned(),
                 Found::OtherVariant => "other variant".to_owned(),
                 Found::Unusable => "unusable".to_owned(),
-                Found::Stored(response, _) => String::from_utf8(response.body().original().to_vec()).unwrap(),
+                Found::Stored(response, standing) => {
+                    let body = String::from_utf8(response.body().original().to_vec()).unwrap();
+                    if standing == Standing::Outdated { format!("outdated {body}") } else { body }
+                }
             }
         }
     }
@@ -537,19 +644,52 @@ mod tests {
         }
         scene.insert_for("red").await;
         scene.insert_for("blue").await;
-        assert_eq!(scene.store.purge_everything(start()).await, 5_002);
+        assert_eq!(scene.purge(&Tag::Everything, PurgeDepth::Hard).await, 5_002);
         assert_eq!((scene.store.count(), scene.store.weight()), (0, 0));
         assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "nothing");
         scene.insert_for("red").await;
         assert_eq!(scene.finds("a", &[("x-team", "red")]).await, "red");
-        assert_eq!(scene.store.purge_everything(start()).await, 1);
+        assert_eq!(scene.purge(&Tag::Everything, PurgeDepth::Hard).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_purge_for_good_reclaims_what_it_means_and_nothing_else() {
+        let scene = scene_within(64 << 20, Eviction::Lru);
+        // More than are swept at once.
+        for number in 0..3_000 {
+            let response = scene.response("a", &[("vary", "X-Team")], number.to_string().as_bytes());
+            scene.insert("a", response, &fields(&[("x-team", &number.to_string())])).await;
+        }
+        scene.insert("b", scene.response("b", &[], b"other"), &HeaderMap::new()).await;
+        assert_eq!(scene.purge(&tag("a"), PurgeDepth::Hard).await, 3_000);
+        // What is left is the other one, and the index.
+        assert_eq!(scene.store.count(), 2);
+        assert_eq!(scene.finds("a", &[("x-team", "7")]).await, "other variant");
+        assert_eq!(scene.finds("b", &[]).await, "other");
+        assert_eq!(scene.purge(&tag("a"), PurgeDepth::Hard).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_soft_purge_counts_what_it_means_and_leaves_it_outdated() {
+        let scene = scene();
+        scene.insert("a", scene.response("a", &[], b"1"), &HeaderMap::new()).await;
+        scene.insert("b", scene.response("b", &[], b"2"), &HeaderMap::new()).await;
+        let on_its_way = scene.response("c", &[], b"3");
+        assert_eq!(scene.purge(&tag("a"), PurgeDepth::Soft).await, 1);
+        assert_eq!(scene.finds("a", &[]).await, "outdated 1");
+        assert_eq!(scene.finds("b", &[]).await, "2");
+        assert_eq!(scene.purge(&Tag::Everything, PurgeDepth::Soft).await, 2);
+        scene.insert("c", on_its_way, &HeaderMap::new()).await;
+        assert_eq!(scene.finds("c", &[]).await, "outdated 3");
+        scene.insert("a", scene.response("a", &[], b"4"), &HeaderMap::new()).await;
+        assert_eq!(scene.finds("a", &[]).await, "4");
     }
 
     #[tokio::test]
     async fn what_took_off_before_a_purge_is_not_kept_after_it() {
         let scene = scene();
         let response = scene.response("a", &[], b"old");
-        scene.store.purge_everything(start()).await;
+        scene.purge(&Tag::Everything, PurgeDepth::Hard).await;
         scene.insert("a", response, &HeaderMap::new()).await;
         assert_eq!(scene.finds("a", &[]).await, "nothing");
     }

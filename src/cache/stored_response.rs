@@ -21,7 +21,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use crate::cache::body::StoredBody;
 use crate::cache::conditions::opaque_tag;
 use crate::cache::directives::ResponseDirectives;
-use crate::cache::generations::{Stamp, Standing, TagSlots};
+use crate::cache::generations::{Generations, Stamp, Standing, TagSlots};
 use crate::headers::{self, dates};
 
 /// What the store and its indexes need for each response besides what is counted: measured, see the README.
@@ -150,6 +150,11 @@ impl StoredResponse {
     /// Returns where and when the response came from.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
+    }
+
+    /// Returns how it stands towards what has happened to its tags since it took off.
+    pub fn standing_in(&self, generations: &Generations) -> Standing {
+        generations.standing(&self.provenance.slots, self.provenance.stamp)
     }
 
     /// Returns what upstream said about storing and reusing it.

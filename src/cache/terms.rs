@@ -113,7 +113,7 @@ impl<'a> Terms<'a> {
         FreshnessLifetime(match self.standing {
             Standing::Current => lifetime,
             Standing::Settling => lifetime.min(SETTLING_LIFETIME),
-            Standing::Unusable => Duration::ZERO,
+            Standing::Outdated | Standing::Unusable => Duration::ZERO,
         })
     }
 
@@ -172,6 +172,11 @@ impl<'a> Terms<'a> {
         let modified = dates::field(self.stored.fields(), &header::LAST_MODIFIED)?;
         let unchanged_for = self.stored.date().duration_since(modified).ok()?;
         Some((unchanged_for / HEURISTIC_DIVISOR).min(HEURISTIC_LIMIT))
+    }
+
+    /// Returns whether it was purged softly since it took off.
+    pub fn is_purged(&self) -> bool {
+        self.standing == Standing::Outdated
     }
 
     /// Returns whether it may be reused stale while upstream could be asked.

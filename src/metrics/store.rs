@@ -71,16 +71,19 @@ pub enum InvalidationCause {
     Write,
     /// An operator's purge.
     Purge,
+    /// A webhook of Sentry's.
+    Webhook,
 }
 
 impl ClosedLabel for InvalidationCause {
     const NAME: &'static str = "cause";
-    const ALL: &'static [Self] = &[Self::Write, Self::Purge];
+    const ALL: &'static [Self] = &[Self::Write, Self::Purge, Self::Webhook];
 
     fn label(self) -> &'static str {
         match self {
             Self::Write => "write",
             Self::Purge => "purge",
+            Self::Webhook => "webhook",
         }
     }
 }
@@ -126,6 +129,7 @@ pub struct StoreMetrics {
     evictions: PerValue<EvictionCause, Counter>,
     not_stored: PerValue<NotStoredReason, Counter>,
     invalidations: PerValue<InvalidationCause, Counter>,
+    purged: Counter,
 }
 
 impl StoreMetrics {
@@ -146,6 +150,7 @@ impl StoreMetrics {
             evictions,
             not_stored: PerValue::register(registry, "not_stored", "Answers that were not stored"),
             invalidations: PerValue::register(registry, "invalidations", "Invalidations"),
+            purged: counter(registry, "purged", "Stored responses that purges made stale or unusable"),
         }
     }
 
@@ -170,6 +175,11 @@ impl StoreMetrics {
     /// Counts an answer that was not stored.
     pub fn not_stored(&self, reason: NotStoredReason) {
         self.not_stored.increment(reason);
+    }
+
+    /// Counts stored responses that a purge made stale or unusable.
+    pub fn purged(&self, responses: u64) {
+        self.purged.inc_by(responses);
     }
 
     /// Counts an invalidation.

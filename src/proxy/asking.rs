@@ -24,8 +24,8 @@ use crate::credential::BudgetIdentity;
 use crate::headers;
 use crate::metrics::upstream::UpstreamOutcome;
 use crate::proxy::Proxy;
-use crate::proxy::flight::TakeOff;
 use crate::proxy::landing::ForwardFailure;
+use crate::proxy::provenance::TakeOff;
 use crate::upstream::error::{UpstreamError, UpstreamFault};
 use crate::upstream::{Attempts, IncomingBody, OutgoingBody};
 

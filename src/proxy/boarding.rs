@@ -255,8 +255,7 @@ impl Proxy {
             return None;
         }
         let Found::Stored(stored, _) = &miss.found else { return None };
-        let provenance = stored.provenance();
-        if self.generations().standing(&provenance.slots, provenance.stamp) == Standing::Unusable {
+        if stored.standing_in(self.generations()) == Standing::Unusable {
             return None;
         }
         let status = CacheStatus {
@@ -270,8 +269,7 @@ impl Proxy {
 
     /// Replies with what somebody else stored between this request's look-up and its flight: a reuse after all.
     async fn reply_with_found(&self, target: &Target, response: &Arc<StoredResponse>) -> Reply {
-        let provenance = response.provenance();
-        let standing = self.generations().standing(&provenance.slots, provenance.stamp);
+        let standing = response.standing_in(self.generations());
         let now = self.clock().now();
         let freshness = freshness::freshness(&target.request, response, standing, self.policy(), now);
         let status = reply::hit(freshness, None);
@@ -307,8 +305,7 @@ impl Proxy {
         landing: &Landing,
         boarding: Boarding,
     ) -> Reply {
-        let provenance = response.provenance();
-        let standing = self.generations().standing(&provenance.slots, provenance.stamp);
+        let standing = response.standing_in(self.generations());
         let now = self.clock().now();
         let request = &miss.target.request;
         let freshness = freshness::freshness(request, response, standing, self.policy(), now);

@@ -308,7 +308,7 @@ impl Proxy {
                 tracing::warn!(credential, "credential rejected: suspended until Sentry accepts it again");
             }
             Consequence::Dropped => {
-                self.forget(Tag::Partition(*partition.as_bytes()));
+                self.forget(Tag::Credential(self.fingerprint_of(request)));
                 tracing::warn!(
                     credential,
                     "credential rejected again: all that was stored for it is dropped"

@@ -8,7 +8,6 @@
 //! Not here: who waits, for how long, and what a failure means for each (`proxy::boarding`).
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header;
@@ -20,10 +19,9 @@ use crate::budget::ask::Patience;
 use crate::budget::permit::Permit;
 use crate::cache::body::{StoredBody, decode};
 use crate::cache::freshness::{self, Decision};
-use crate::cache::generations::{Stamp, Standing, TagSlots};
-use crate::cache::key::normalized_path;
+use crate::cache::generations::{Standing, TagSlots};
 use crate::cache::store::{Inserted, Insertion};
-use crate::cache::stored_response::{Found, Provenance, StoredResponse};
+use crate::cache::stored_response::{Found, StoredResponse};
 use crate::cache::storing::{self, NotStorable};
 use crate::cache::terms::Trouble;
 use crate::headers::{self, ContentCoding};
@@ -33,9 +31,9 @@ use crate::proxy::asking::Answer;
 use crate::proxy::body::{NotCollected, Obstacle, ReplyBody};
 use crate::proxy::landing::{Audience, Cargo, ForwardFailure, Landing, Parcel, Storage};
 use crate::proxy::outgoing;
+use crate::proxy::provenance::TakeOff;
 use crate::proxy::sharing;
 use crate::proxy::{Proxy, Target};
-use crate::routes::tags::{self, Tag};
 use crate::upstream::error::UpstreamFault;
 
 /// Decoding this many bytes of gzip takes long enough to be done elsewhere.
@@ -91,15 +89,6 @@ struct Approach {
     stored: Option<Arc<StoredResponse>>,
     /// How long it may wait.
     patience: Patience,
-}
-
-/// The moment of taking off.
-#[derive(Debug, Clone, Copy)]
-pub struct TakeOff {
-    /// As the generations know it.
-    pub stamp: Stamp,
-    /// As the clock says.
-    pub at: SystemTime,
 }
 
 impl Proxy {
@@ -240,7 +229,7 @@ impl Proxy {
             return Self::parcel(head, ReplyBody::streaming(body, Permit::spent()), audience);
         };
         let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
-        let provenance = self.provenance(request, take_off);
+        let provenance = self.provenance(request, head.status, take_off);
         let response = StoredResponse::new(head.status, &head.headers, body, provenance);
         let (response, withheld) = sharing::withhold(request, response);
         let cargo = self.cargo(itinerary, response, verdict).await;
@@ -258,7 +247,7 @@ impl Proxy {
         let limits = Arc::new(headers::take_limit_fields(&mut head.headers));
         headers::clean_response(&mut head.headers);
         let request = &itinerary.target.request;
-        let provenance = self.provenance(request, take_off);
+        let provenance = self.provenance(request, stored.status(), take_off);
         let (response, mut withheld) =
             sharing::withhold(request, stored.freshened(&head.headers, provenance));
         let judged = sharing::with_cookies(response.fields(), &head.headers);
@@ -291,8 +280,7 @@ impl Proxy {
     ) -> Cargo {
         let request = &itinerary.target.request;
         let audience = self.audience_of(itinerary, response.fields());
-        let provenance = response.provenance();
-        let standing = self.generations().standing(&provenance.slots, provenance.stamp);
+        let standing = response.standing_in(self.generations());
         let storage = if verdict.is_ok() {
             match self.insert(&itinerary.target, Arc::clone(&response)).await {
                 Inserted::Yes => Storage::Stored,
@@ -370,31 +358,5 @@ impl Proxy {
         let audience = self.audience_of(itinerary, response.fields());
         let cargo = Cargo::Shared { response, audience, storage: Storage::Found };
         Landing::bringing(cargo, None)
-    }
-
-    /// Returns the present moment, for a forward that takes off.
-    pub fn take_off(&self) -> TakeOff {
-        let at = self.clock().now();
-        TakeOff { stamp: self.generations().stamp(at), at }
-    }
-
-    /// Returns where the answer to a forward comes from, now that it is there.
-    pub fn provenance(&self, request: &AdmittedRequest, take_off: TakeOff) -> Provenance {
-        Provenance {
-            request_time: take_off.at,
-            response_time: self.clock().now(),
-            slots: self.slots_of(request),
-            stamp: take_off.stamp,
-        }
-    }
-
-    /// Returns the slots of the tags that an answer to this request carries.
-    pub fn slots_of(&self, request: &AdmittedRequest) -> TagSlots {
-        let path = normalized_path(request.path());
-        let mut carried = tags::carried_by(&path);
-        let partition = *request.partition().as_bytes();
-        carried.push(Tag::Partition(partition));
-        carried.push(Tag::Seen(partition, path));
-        self.generations().slots(&carried)
     }
 }

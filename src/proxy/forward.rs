@@ -18,7 +18,7 @@ use crate::budget::ask::Patience;
 use crate::budget::permit::Reservation;
 use crate::cache::body::decode;
 use crate::cache::generations::Cause;
-use crate::cache::invalidation::{self, WriteOutcome};
+use crate::cache::invalidation::{self, Write, WriteOutcome};
 use crate::cache::key::normalized_path;
 use crate::handling::{ForwardReason, Handling};
 use crate::headers::{self, CacheStatus, ContentCoding};
@@ -162,9 +162,14 @@ impl Proxy {
                 | ForwardFailure::Lost,
             ) => (WriteOutcome::Unknown, &none),
         };
-        let upstream = self.regions().upstream(request).authority();
-        let touched =
-            invalidation::caused_by(request, outcome, self.settings().invalidation, fields, upstream);
+        let write = Write {
+            request,
+            outcome,
+            answer: fields,
+            upstream: self.regions().upstream(request).authority(),
+            further_names: &[],
+        };
+        let touched = invalidation::caused_by(&write, self.settings().invalidation);
         if !touched.is_empty() {
             self.generations().invalidate_tags(&touched, Cause::Write, self.clock().now());
             self.metrics().store.invalidated(InvalidationCause::Write);

@@ -18,7 +18,7 @@ use crate::budget::observation::Headroom;
 use crate::cache::directives::Storing;
 use crate::cache::stored_response::{Found, Provenance};
 use crate::cache::storing::{self, NotStorable};
-use crate::proxy::flight::TakeOff;
+use crate::proxy::provenance::TakeOff;
 use crate::proxy::sharing;
 use crate::proxy::{Proxy, Target};
 
@@ -51,7 +51,7 @@ impl Proxy {
         let provenance = Provenance {
             // Nobody has compared the content with what it is after a write: it stays as old as it is for those.
             stamp: stored.provenance().stamp,
-            ..self.provenance(request, take_off)
+            ..self.provenance(request, stored.status(), take_off)
         };
         let (freshened, _) = sharing::withhold(request, stored.freshened(&head.headers, provenance));
         let judged = sharing::with_cookies(freshened.fields(), &head.headers);

@@ -100,8 +100,7 @@ impl Proxy {
     pub async fn remembered_rejection(&self, target: &Target) -> Option<Reply> {
         let rejection = self.rejections().find(target.primary.key(), self.clock().now())?;
         let variant = self.store().variant_by(target.primary, &rejection.nominated, target.request.fields());
-        let provenance = rejection.response.provenance();
-        let standing = self.generations().standing(&provenance.slots, provenance.stamp);
+        let standing = rejection.response.standing_in(self.generations());
         if variant != rejection.variant || standing == Standing::Unusable {
             return None;
         }

@@ -1,50 +1,170 @@
-//! What a path is about: the tags by which stored responses are found when something was written.
+//! What a path is about: the tags by which stored responses are found when something was written or purged.
 //!
-//! A stored response carries the tags of its path ([`carried_by`]); a write touches tags (`cache::invalidation`).
-//! A tag says "this very resource", "everything below this resource" or "everything of this organization".
+//! A stored response carries the tags of its path ([`carried_by`]); a write touches tags (`cache::invalidation`), and a
+//! purge names some ([`Tag::parse`]). A tag says "this very resource", "everything below it", "everything of this
+//! organization", project, team, issue or release, or "all lists that show issues".
 //!
-//! Invariant: a path's own resource is among its tags, and so is each resource that it lies below, up to its
-//! organization, so that a write to any of them can reach it. Not here: identifiers that only bodies tell.
+//! Invariants: a path's own resource is among its tags, and so is each resource that it lies below, up to its
+//! organization; what belongs to an organization carries that organization's slug, or [`Tag::Unplaced`] where only its
+//! number, or not even that, is known. Pure.
+//! Not here: which names are one organization's (handed in), what a write touches (`cache::invalidation`).
+
+use std::fmt;
+
+use crate::credential::Fingerprint;
+use crate::routes::place::{Area, Home, Place, is_number};
 
 /// The prefix under which Sentry's organizations live.
 const ORGANIZATIONS: &str = "/api/0/organizations/";
-
-/// Prefixes outside [`ORGANIZATIONS`] whose first segment names an organization as well.
-const NAMED_BY_ORGANIZATION: [&str; 2] = ["/api/0/projects/", "/api/0/teams/"];
 
 /// One thing that stored responses can be about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Tag {
     /// Every stored response.
     Everything,
-    /// Every stored response of one organization, as it is spelled in paths.
+    /// Every stored response of one organization, by one of its names.
     Organization(String),
+    /// Every stored response that may be of any organization: its path names none, or only by a number whose slug is not
+    /// known.
+    Unplaced,
+    /// Every stored response of one project: the names of its organization and its own.
+    Project(String, String),
+    /// Every stored response of one team: the names of its organization and its own.
+    Team(String, String),
+    /// Every stored response about one issue, by its number or its short id in capitals.
+    Issue(String),
+    /// Every stored response about one release: the name of its organization, and its version.
+    Release(String, String),
+    /// Every stored response of one area of an organization, or of all organizations.
+    Area(Option<String>, Area),
+    /// Every stored response that says that there is nothing.
+    Absent,
+    /// Every stored response of one route, by its template.
+    Route(String),
     /// The resource of this path.
     Resource(String),
     /// Every resource below this path.
     Below(String),
-    /// Every stored response of one credential's partition, by its bytes.
-    Partition([u8; 16]),
+    /// Every stored response of one credential; none for requests without one.
+    Credential(Option<Fingerprint>),
     /// The resource of this path as one credential's partition sees it.
     Seen([u8; 16], String),
 }
 
+impl Tag {
+    /// Returns the tag of everything about an issue: short ids are the same in any case.
+    pub fn issue(name: &str) -> Self {
+        Self::Issue(name.to_ascii_uppercase())
+    }
+
+    /// Returns the tag of an area of an organization.
+    pub fn area(organization: &str, area: Area) -> Self {
+        Self::Area(Some(organization.to_owned()), area)
+    }
+
+    /// Reads a tag as operators write it: `organization:acme`, `project:acme/web`, `team:acme/core`, `issue:4711`,
+    /// `release:acme/web@1.0`. `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, name) = text.split_once(':')?;
+        let pair = || {
+            let (organization, own) = name.split_once('/')?;
+            (!organization.is_empty() && !own.is_empty()).then(|| (organization.to_owned(), own.to_owned()))
+        };
+        match kind {
+            _ if name.is_empty() => None,
+            "organization" => Some(Self::Organization(name.to_owned())),
+            "project" => pair().map(|(organization, own)| Self::Project(organization, own)),
+            "team" => pair().map(|(organization, own)| Self::Team(organization, own)),
+            "issue" => Some(Self::issue(name)),
+            // A slash of a version's own is escaped in paths.
+            "release" => {
+                pair().map(|(organization, own)| Self::Release(organization, own.replace('/', "%2F")))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Writes what a tag names, as [`Tag::parse`] reads it where it does; of a credential only its fingerprint.
+impl fmt::Display for Tag {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everything => formatter.write_str("everything"),
+            Self::Organization(name) => write!(formatter, "organization:{name}"),
+            Self::Unplaced => formatter.write_str("unplaced"),
+            Self::Project(organization, name) => write!(formatter, "project:{organization}/{name}"),
+            Self::Team(organization, name) => write!(formatter, "team:{organization}/{name}"),
+            Self::Issue(name) => write!(formatter, "issue:{name}"),
+            Self::Release(organization, version) => write!(formatter, "release:{organization}/{version}"),
+            Self::Area(Some(organization), area) => write!(formatter, "{}:{organization}", area.label()),
+            Self::Area(None, area) => formatter.write_str(area.label()),
+            Self::Absent => formatter.write_str("absent"),
+            Self::Route(template) => write!(formatter, "route:{template}"),
+            Self::Resource(path) => write!(formatter, "resource:{path}"),
+            Self::Below(path) => write!(formatter, "below:{path}"),
+            Self::Credential(Some(fingerprint)) => write!(formatter, "credential:{fingerprint}"),
+            Self::Credential(None) => formatter.write_str("credential:none"),
+            Self::Seen(_, path) => write!(formatter, "seen:{path}"),
+        }
+    }
+}
+
 /// Returns the tags that a stored response of `path` carries whoever asked, besides [`Tag::Everything`]. The path comes
-/// normalized and without its query: variants by query are one resource.
-pub fn carried_by(path: &str) -> Vec<Tag> {
+/// normalized and without its query: variants by query are one resource. `further_names` are those that the path's
+/// organization has besides the one in the path.
+pub fn carried_by(path: &str, further_names: &[String]) -> Vec<Tag> {
     let path = with_slash(path);
     let mut tags = vec![Tag::Resource(path.clone())];
-    tags.extend(organization(&path).map(|name| Tag::Organization(name.to_owned())));
     tags.extend(ancestors(&path).map(|ancestor| Tag::Below(ancestor.to_owned())));
+    let place = Place::of(&path);
+    tags.extend(place.areas().into_iter().map(|area| Tag::Area(None, area)));
+    match &place {
+        Place::Organization { name, .. } => {
+            tags.extend(under_name(name, &place));
+            tags.extend(further_names.iter().flat_map(|name| under_name(name, &place)));
+            if is_number(name) && further_names.is_empty() {
+                tags.push(Tag::Unplaced);
+            }
+        }
+        Place::Unknown { issue } => {
+            tags.push(Tag::Unplaced);
+            tags.extend(issue.map(Tag::issue));
+        }
+        Place::Apart => {}
+    }
+    tags
+}
+
+/// Returns the tags of an organization's path that hold under one of the organization's names.
+fn under_name(name: &str, place: &Place<'_>) -> Vec<Tag> {
+    let Place::Organization { home, segments, .. } = place else { return Vec::new() };
+    let mut tags = vec![Tag::Organization(name.to_owned())];
+    tags.extend(place.areas().into_iter().map(|area| Tag::area(name, area)));
+    let named = |tag: fn(String, String) -> Tag, own: &str| tag(name.to_owned(), own.to_owned());
+    let within = match (home, segments.as_slice()) {
+        (Home::Projects, [project, within @ ..])
+        | (Home::Organization, ["projects", project, within @ ..]) => {
+            tags.push(named(Tag::Project, project));
+            within
+        }
+        (Home::Teams, [team, ..]) => {
+            tags.push(named(Tag::Team, team));
+            &[]
+        }
+        (Home::Organization, within) => within,
+        (Home::Projects | Home::Teams, []) => &[],
+    };
+    match within {
+        ["issues", issue, ..] => tags.push(Tag::issue(issue)),
+        ["releases", version, ..] => tags.push(named(Tag::Release, version)),
+        _ => {}
+    }
     tags
 }
 
 /// Returns the organization that a path names, if it names one.
 pub fn organization(path: &str) -> Option<&str> {
-    let rest = std::iter::once(ORGANIZATIONS)
-        .chain(NAMED_BY_ORGANIZATION)
-        .find_map(|prefix| path.strip_prefix(prefix))?;
-    rest.split('/').next().filter(|name| !name.is_empty())
+    Place::of(path).organization()
 }
 
 /// Returns the path of the organization itself, `/api/0/organizations/{organization}/`, if `path` lies there.
@@ -84,6 +204,22 @@ pub fn with_slash(path: &str) -> String {
 mod tests {
     use super::*;
 
+    const ACME: &str = "/api/0/organizations/acme/";
+
+    fn carries(path: &str, expected: &[&str]) {
+        let carried: Vec<String> = carried_by(path, &[]).iter().map(ToString::to_string).collect();
+        for tag in expected {
+            assert!(carried.iter().any(|carried| carried == tag), "{path} lacks {tag}: {carried:?}");
+        }
+    }
+
+    fn lacks(path: &str, unexpected: &[&str]) {
+        let carried: Vec<String> = carried_by(path, &[]).iter().map(ToString::to_string).collect();
+        for tag in unexpected {
+            assert!(carried.iter().all(|carried| carried != tag), "{path} carries {tag}: {carried:?}");
+        }
+    }
+
     #[test]
     fn ancestors_end_at_the_organization() {
         let all = |path| ancestors(path).collect::<Vec<_>>();
@@ -103,11 +239,10 @@ mod tests {
 
     #[test]
     fn a_path_carries_itself_its_organization_and_what_it_lies_below() {
-        let tags = carried_by("/api/0/organizations/acme/scim/v2/Users");
-        assert!(tags.contains(&Tag::Resource("/api/0/organizations/acme/scim/v2/Users/".to_owned())));
-        assert!(tags.contains(&Tag::Organization("acme".to_owned())));
-        assert!(tags.contains(&Tag::Below("/api/0/organizations/acme/scim/v2/".to_owned())));
-        assert!(tags.contains(&Tag::Below("/api/0/organizations/acme/".to_owned())));
+        let path = "/api/0/organizations/acme/scim/v2/Users";
+        carries(path, &["resource:/api/0/organizations/acme/scim/v2/Users/", "organization:acme"]);
+        carries(path, &["below:/api/0/organizations/acme/scim/v2/", "below:/api/0/organizations/acme/"]);
+        lacks(path, &["unplaced", "issues:acme", "releases:acme"]);
     }
 
     #[test]
@@ -117,5 +252,87 @@ mod tests {
         assert_eq!(organization("/api/0/teams/acme/core/"), Some("acme"));
         assert_eq!(organization("/api/0/organizations/"), None);
         assert_eq!(organization("/api/0/issues/1/"), None);
+    }
+
+    #[test]
+    fn a_path_carries_the_project_team_issue_and_release_that_it_names() {
+        carries("/api/0/projects/acme/web/issues/", &["project:acme/web", "issues:acme", "issues"]);
+        carries("/api/0/projects/acme/web/", &["project:acme/web", "releases:acme"]);
+        carries("/api/0/projects/acme/web/releases/1.0/", &["release:acme/1.0", "single-releases:acme"]);
+        carries("/api/0/teams/acme/core/projects/", &["team:acme/core", "organization:acme"]);
+        let issue = format!("{ACME}issues/web-3/events/");
+        carries(&issue, &["issue:WEB-3", "named-issues:acme", "named-issues"]);
+        lacks(&issue, &["issues:acme", "numbered-issues:acme"]);
+        carries(&format!("{ACME}issues/4711/"), &["issue:4711", "numbered-issues:acme"]);
+        let release = format!("{ACME}releases/a%2Fb@1/files/");
+        carries(&release, &["release:acme/a%2Fb@1", "single-releases:acme"]);
+        lacks(&release, &["releases:acme"]);
+    }
+
+    #[test]
+    fn lists_and_counts_carry_the_area_of_what_they_show() {
+        for below in [
+            "issues/",
+            "issues-count/",
+            "issues-stats/",
+            "shortids/WEB-3/",
+            "events/",
+            "tags/",
+            "users/issues/",
+        ] {
+            carries(&format!("{ACME}{below}"), &["issues:acme", "issues"]);
+        }
+        for below in
+            ["", "releases/", "release-threshold-statuses/", "projects/", "environments/", "repos/1/commits/"]
+        {
+            carries(&format!("{ACME}{below}"), &["releases:acme"]);
+            lacks(&format!("{ACME}{below}"), &["issues:acme"]);
+        }
+        for below in ["members/", "dashboards/5/", "stats_v2/", "monitors/"] {
+            lacks(&format!("{ACME}{below}"), &["issues:acme", "releases:acme"]);
+        }
+    }
+
+    #[test]
+    fn what_names_its_organization_by_an_unknown_number_or_not_at_all_is_unplaced() {
+        carries("/api/0/organizations/4711/projects/", &["organization:4711", "unplaced"]);
+        carries("/api/0/issues/1/events/latest/", &["issue:1", "unplaced", "numbered-issues"]);
+        carries("/api/0/groups/WEB-3/", &["issue:WEB-3", "unplaced"]);
+        carries("/api/0/projects/", &["unplaced"]);
+        for path in [ACME, "/api/0/organizations/", "/api/0/users/me/regions/", "/api/0/auth/"] {
+            lacks(path, &["unplaced"]);
+        }
+    }
+
+    #[test]
+    fn with_its_further_names_a_path_carries_everything_under_each() {
+        let carried = carried_by("/api/0/organizations/4711/releases/1.0/", &["acme".to_owned()]);
+        for tag in ["organization:4711", "organization:acme", "release:acme/1.0", "single-releases:acme"] {
+            assert!(carried.iter().any(|carried| carried.to_string() == tag), "{tag}");
+        }
+        assert!(!carried.contains(&Tag::Unplaced));
+    }
+
+    #[test]
+    fn tags_are_read_as_they_are_written() {
+        for text in
+            ["organization:acme", "project:acme/web", "team:acme/core", "issue:WEB-3", "release:acme/web@1.0"]
+        {
+            assert_eq!(Tag::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Tag::parse("issue:web-3"), Some(Tag::Issue("WEB-3".to_owned())));
+        assert_eq!(Tag::parse("release:acme/a/b"), Some(Tag::Release("acme".to_owned(), "a%2Fb".to_owned())));
+        for text in [
+            "",
+            "acme",
+            "organization:",
+            "project:acme",
+            "project:/web",
+            "release:acme/",
+            "seen:x",
+            "everything",
+        ] {
+            assert_eq!(Tag::parse(text), None, "{text}");
+        }
     }
 }

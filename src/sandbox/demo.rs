@@ -87,7 +87,7 @@ fn guide(proxy: &str, admin: &str, sandbox: &str) -> String {
      curl -sS {admin}/metrics | grep -v '^#'
    Look for: reuses and forwards, by reason.
 
-8. Everything out of the cache, then the list once more.
+8. Everything that is stored marked stale, then the list once more.
      curl -sS -X POST {admin}/purge
      curl -sS -o /dev/null -D - {owner} {list}
    Look for: Cache-Status with fwd again.

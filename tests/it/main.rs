@@ -16,6 +16,7 @@ mod model;
 mod parts;
 mod passing;
 mod presentation;
+mod purging;
 mod recordings;
 mod shared_cache;
 mod shield;

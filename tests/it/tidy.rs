@@ -23,7 +23,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (0, "cache::single_flight", ""),
     (1, "headers", "handling"),
     (1, "metrics", "handling"),
-    (1, "routes", "config"),
+    (1, "routes", "config credential"),
     (2, "admission", "config credential handling headers peer routes"),
     (3, "regions", "admission config links routes"),
     (2, "cache::conditions", "headers"),

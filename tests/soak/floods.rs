@@ -217,7 +217,8 @@ impl Proxy {
     }
 
     fn purge(&self) {
-        let (head, _) = Connection::open(self.admin).exchange("POST", "/purge", "");
+        let order = r#"{"everything":true,"mode":"hard"}"#;
+        let (head, _) = Connection::open(self.admin).post("/purge", order);
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     }
 
@@ -270,7 +271,18 @@ impl Connection {
     fn exchange(&mut self, method: &str, target: &str, token: &str) -> (String, String) {
         let authorization =
             if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
-        let request = format!("{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}\r\n");
+        self.send(&format!("{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}\r\n"))
+    }
+
+    /// Sends a body, and reads the whole answer.
+    fn post(&mut self, target: &str, body: &str) -> (String, String) {
+        let length = body.len();
+        self.send(&format!(
+            "POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}"
+        ))
+    }
+
+    fn send(&mut self, request: &str) -> (String, String) {
         self.stream.get_mut().write_all(request.as_bytes()).unwrap();
         let head = read_head(&mut self.stream).unwrap();
         let length = field(&head, "content-length").unwrap_or_else(|| panic!("no length in {head}"));

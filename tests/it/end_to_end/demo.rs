@@ -64,7 +64,7 @@ async fn the_guides_commands_work_as_printed_and_in_their_order() {
     assert_eq!(paste(&commands[6]), "200 ".repeat(60));
     let metrics = paste(&commands[7]);
     assert!(metrics.contains("handling=\"reuse\"") && metrics.contains("reason=\"uri-miss\""), "{metrics}");
-    assert!(paste(&commands[8]).starts_with(r#"{"purged":"everything""#));
+    assert!(paste(&commands[8]).starts_with(r#"{"purged":"everything","mode":"soft""#));
     assert!(paste(&commands[9]).contains("cache-status: sentrybox; fwd="));
 
     demo.terminate();

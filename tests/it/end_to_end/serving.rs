@@ -142,7 +142,7 @@ async fn operators_are_told_how_it_is_and_can_purge() {
         assert!(metrics.text().contains(line), "{line} in {}", metrics.text());
     }
     let purged = stage.ask(Method::POST, "/purge").await;
-    assert_eq!(purged.text(), r#"{"purged":"everything","responses":1}"#);
+    assert_eq!(purged.text(), r#"{"purged":"everything","mode":"soft","responses":1}"#);
     assert!(stage.get(LIST, OWNER).await.field("cache-status").contains("fwd="));
     assert_refused(&stage.ask(Method::GET, "/purge").await, 405);
     assert_refused(&stage.ask(Method::GET, "/organizations").await, 404);

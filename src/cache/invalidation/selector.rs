@@ -1,0 +1,167 @@
+//! Says which stored responses an operator means by a purge. Pure.
+//!
+//! Invariant: what cannot be understood purges nothing. Not here: which templates there are (`admission`), purging
+//! (`cache::store`), who may (`admin`).
+
+use std::fmt;
+
+use http::Uri;
+
+use crate::cache::key::normalized_path;
+use crate::credential::Fingerprint;
+use crate::routes::place::is_number;
+use crate::routes::tags::{self, Tag};
+
+/// What is to be purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// The resource of a URL or path, with all its variants by query, credential and negotiation.
+    Url(String),
+    /// All of a route, by its template.
+    Route(String),
+    /// All of an organization, by slug or number.
+    Organization(String),
+    /// All of a credential.
+    Credential(Fingerprint),
+    /// All that carries a tag, as in `issue:4711`.
+    Tag(String),
+    /// Everything.
+    Everything,
+}
+
+/// Why nothing was purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    /// The URL has no path.
+    #[error("`url` wants a URL or a path that begins with a slash, as in /api/0/organizations/acme/")]
+    Url,
+    /// No rule has the template.
+    #[error(
+        "`route` wants the template of a rule, configured or built in, as in \
+         /api/0/organizations/{{organization}}/projects/"
+    )]
+    Route,
+    /// The organization's name is none.
+    #[error("`organization` wants a slug or a number")]
+    Organization,
+    /// The tag is none.
+    #[error(
+        "`tag` wants organization:SLUG, project:ORGANIZATION/PROJECT, team:ORGANIZATION/TEAM, issue:ID or \
+         release:ORGANIZATION/VERSION"
+    )]
+    Tag,
+}
+
+/// Writes what it names; the query of a URL may hold anything, and is left out.
+impl fmt::Display for Selector {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => write!(formatter, "url:{}", url.split('?').next().unwrap_or_default()),
+            Self::Route(template) => write!(formatter, "route:{template}"),
+            Self::Organization(name) => write!(formatter, "organization:{name}"),
+            Self::Credential(fingerprint) => write!(formatter, "credential:{fingerprint}"),
+            Self::Tag(text) => formatter.write_str(text),
+            Self::Everything => formatter.write_str("everything"),
+        }
+    }
+}
+
+impl Selector {
+    /// Returns the organization that it names, if it names one.
+    pub fn organization(&self) -> Option<&str> {
+        match self {
+            Self::Organization(name) => Some(name),
+            Self::Url(_) | Self::Route(_) | Self::Credential(_) | Self::Tag(_) | Self::Everything => None,
+        }
+    }
+
+    /// Returns the tags that are meant. `further_names` are those that the organization it names has besides.
+    ///
+    /// # Errors
+    /// What is meant cannot be told.
+    pub fn tags(&self, further_names: &[String]) -> Result<Vec<Tag>, SelectorError> {
+        Ok(match self {
+            Self::Url(url) => vec![Tag::Resource(tags::with_slash(&normalized_path(&path_of(url)?)))],
+            Self::Route(template) => vec![Tag::Route(template.clone())],
+            Self::Organization(name) => of_organization(name, further_names)?,
+            Self::Credential(fingerprint) => vec![Tag::Credential(Some(*fingerprint))],
+            Self::Tag(text) => vec![Tag::parse(&normalized_path(text)).ok_or(SelectorError::Tag)?],
+            Self::Everything => vec![Tag::Everything],
+        })
+    }
+}
+
+/// Returns the path of a URL, or the path itself; an authority and a query say nothing.
+fn path_of(url: &str) -> Result<String, SelectorError> {
+    let uri: Uri = url.parse().map_err(|_| SelectorError::Url)?;
+    let has_path = url.starts_with('/') || uri.scheme().is_some();
+    if has_path { Ok(uri.path().to_owned()) } else { Err(SelectorError::Url) }
+}
+
+/// Returns the tags of an organization under each of its names; what does not say whose it is counts as its own.
+fn of_organization(name: &str, further_names: &[String]) -> Result<Vec<Tag>, SelectorError> {
+    if name.is_empty() || name.contains('/') {
+        return Err(SelectorError::Organization);
+    }
+    let names = std::iter::once(normalized_path(name)).chain(further_names.iter().cloned());
+    let mut tags: Vec<Tag> = names.map(Tag::Organization).collect();
+    if !is_number(name) {
+        tags.push(Tag::Unplaced);
+    }
+    Ok(tags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(selector: &Selector) -> Vec<String> {
+        let tags = selector.tags(&[]).unwrap();
+        tags.iter().map(ToString::to_string).collect()
+    }
+
+    fn text(text: &str) -> String {
+        text.to_owned()
+    }
+
+    #[test]
+    fn a_url_means_its_resource_whatever_its_authority_query_and_spelling() {
+        for url in [
+            "/api/0/organizations/acme/releases/web@1.0/",
+            "/api/0/organizations/acme/releases/web%401.0",
+            "http://127.0.0.1:9000/api/0/organizations/acme/releases/web@1.0/?per_page=5",
+        ] {
+            let expected = ["resource:/api/0/organizations/acme/releases/web@1.0/"];
+            assert_eq!(tags(&Selector::Url(text(url))), expected);
+        }
+    }
+
+    #[test]
+    fn an_organization_means_all_its_names_and_what_may_be_its_own() {
+        assert_eq!(tags(&Selector::Organization(text("acme"))), ["organization:acme", "unplaced"]);
+        assert_eq!(tags(&Selector::Organization(text("4711"))), ["organization:4711"]);
+        let all = Selector::Organization(text("acme")).tags(&[text("4711")]).unwrap();
+        assert!(all.contains(&Tag::Organization(text("4711"))));
+    }
+
+    #[test]
+    fn everything_else_means_what_it_says() {
+        let fingerprint = Fingerprint::parse("0123456789abcdef").unwrap();
+        assert_eq!(tags(&Selector::Credential(fingerprint)), ["credential:0123456789abcdef"]);
+        assert_eq!(tags(&Selector::Route(text("/api/0/{a}/"))), ["route:/api/0/{a}/"]);
+        assert_eq!(tags(&Selector::Tag(text("release:acme/a b/c"))), ["release:acme/a%20b%2Fc"]);
+        assert_eq!(tags(&Selector::Everything), ["everything"]);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_means_nothing() {
+        let error = |selector: &Selector| selector.tags(&[]).unwrap_err();
+        for url in ["", "acme", "sentry.io", "/a b"] {
+            assert_eq!(error(&Selector::Url(text(url))), SelectorError::Url, "{url}");
+        }
+        for name in ["", "acme/web"] {
+            assert_eq!(error(&Selector::Organization(text(name))), SelectorError::Organization);
+        }
+        assert_eq!(error(&Selector::Tag(text("acme"))), SelectorError::Tag);
+    }
+}

@@ -1,0 +1,62 @@
+//! Says where an answer comes from: when its forward took off, and what it is about.
+//!
+//! Invariant: what an answer carries is told by its request and its status, so that whoever comes after a write is told from
+//! whoever came before it. Not here: what a path is about (`routes::tags`), what happened to it (`cache::generations`).
+
+use std::time::SystemTime;
+
+use http::StatusCode;
+
+use crate::admission::AdmittedRequest;
+use crate::cache::generations::{Stamp, TagSlots};
+use crate::cache::key::normalized_path;
+use crate::cache::stored_response::Provenance;
+use crate::proxy::Proxy;
+use crate::routes::tags::{self, Tag};
+
+/// The moment of taking off.
+#[derive(Debug, Clone, Copy)]
+pub struct TakeOff {
+    /// As the generations know it.
+    pub stamp: Stamp,
+    /// As the clock says.
+    pub at: SystemTime,
+}
+
+impl Proxy {
+    /// Returns the present moment, for a forward that takes off.
+    pub fn take_off(&self) -> TakeOff {
+        let at = self.clock().now();
+        TakeOff { stamp: self.generations().stamp(at), at }
+    }
+
+    /// Returns where an answer of this status to a forward comes from, now that it is there.
+    pub fn provenance(&self, request: &AdmittedRequest, status: StatusCode, take_off: TakeOff) -> Provenance {
+        let mut carried = self.tags_of(request);
+        if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+            carried.push(Tag::Absent);
+        }
+        Provenance {
+            request_time: take_off.at,
+            response_time: self.clock().now(),
+            slots: self.generations().slots(&carried),
+            stamp: take_off.stamp,
+        }
+    }
+
+    /// Returns the slots of the tags that an answer to this request may carry, whatever it will be.
+    pub fn slots_of(&self, request: &AdmittedRequest) -> TagSlots {
+        let mut carried = self.tags_of(request);
+        carried.push(Tag::Absent);
+        self.generations().slots(&carried)
+    }
+
+    fn tags_of(&self, request: &AdmittedRequest) -> Vec<Tag> {
+        let path = normalized_path(request.path());
+        let mut carried = tags::carried_by(&path, &[]);
+        carried.push(Tag::Route(request.route().label.as_str().to_owned()));
+        carried.push(Tag::Credential(self.fingerprint_of(request)));
+        carried.push(Tag::Seen(*request.partition().as_bytes(), path));
+        carried
+    }
+}
