@@ -21,6 +21,7 @@ use crate::RunError;
 use crate::assembly::{self, AssemblyError};
 use crate::cli::fingerprint::FingerprintError;
 use crate::cli::healthcheck::HealthcheckError;
+use crate::cli::purge::{PurgeArguments, PurgeError};
 use crate::config::load::{Flag, Loaded, Sources, load};
 use crate::config::{Config, Problem};
 use crate::logging::{self, LoggingError};
@@ -30,6 +31,8 @@ use crate::upstream::environment::ProxyEnvironment;
 
 pub mod fingerprint;
 pub mod healthcheck;
+pub mod operator;
+pub mod purge;
 pub mod runtime;
 
 /// Examples and pointers below `--help`.
@@ -110,7 +113,7 @@ impl Settings {
     }
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT; a second one ends at once (this is the default)
     Serve,
@@ -124,6 +127,8 @@ enum Command {
         #[arg(long, required = true)]
         token_stdin: bool,
     },
+    /// Mark what the running proxy has stored stale, or drop it; asks the configured admin listener
+    Purge(PurgeArguments),
     /// Ask the admin listener whether the process lives (for containers without a shell)
     Healthcheck,
 }
@@ -183,6 +188,8 @@ enum CommandError {
     #[error(transparent)]
     Healthcheck(#[from] HealthcheckError),
     #[error(transparent)]
+    Purge(#[from] PurgeError),
+    #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]
     Demo(#[from] DemoError),
@@ -198,6 +205,7 @@ impl CommandError {
             | Self::Run(RunError::Assembly(_))
             | Self::Demo(DemoError::Proxy(RunError::Assembly(_))) => Exit::Usage,
             Self::Fingerprint(error) if error.is_usage() => Exit::Usage,
+            Self::Purge(error) if error.is_usage() => Exit::Usage,
             // Whoever reads us has enough, as in `sentrybox check | head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
             Self::Unprintable(_)
@@ -206,6 +214,7 @@ impl CommandError {
             | Self::Logging(_)
             | Self::Fingerprint(_)
             | Self::Healthcheck(_)
+            | Self::Purge(_)
             | Self::Demo(_)
             | Self::Run(RunError::Listen { .. }) => Exit::Failure,
         }
@@ -262,6 +271,12 @@ fn perform(
         Command::Fingerprint { token_stdin: _ } => {
             let fingerprint = fingerprint::of_token(&config.secret, input)?;
             Ok(writeln!(output, "{fingerprint}").and_then(|()| output.flush())?)
+        }
+        Command::Purge(arguments) => {
+            let order = purge::order(&arguments, &config, input)?;
+            let runtime = runtime::single_threaded().map_err(CommandError::Runtime)?;
+            let report = runtime.block_on(purge::send(&config.admin, order))?;
+            Ok(writeln!(output, "{report}").and_then(|()| output.flush())?)
         }
         Command::Healthcheck => {
             let runtime = runtime::single_threaded().map_err(CommandError::Runtime)?;

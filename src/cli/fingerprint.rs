@@ -5,7 +5,6 @@
 
 use std::io::{self, Read};
 
-use http::HeaderValue;
 use thiserror::Error;
 
 use crate::config::Secret;
@@ -41,6 +40,16 @@ impl FingerprintError {
     }
 }
 
+/// Reads standard input, as far as a token may go.
+///
+/// # Errors
+/// It could not be read.
+pub fn read(input: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(MAX_INPUT).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Reads a token and returns its fingerprint under `secret`.
 ///
 /// # Errors
@@ -49,22 +58,8 @@ pub fn of_token(secret: &Secret, input: &mut dyn Read) -> Result<Fingerprint, Fi
     if secret.is_empty() {
         return Err(FingerprintError::NoSecret);
     }
-    let mut bytes = Vec::new();
-    input.take(MAX_INPUT).read_to_end(&mut bytes).map_err(FingerprintError::Input)?;
-    let credential = credential(bytes.trim_ascii()).ok_or(FingerprintError::NoToken)?;
+    let bytes = read(input).map_err(FingerprintError::Input)?;
+    let credential = Credential::from_text(&bytes).ok_or(FingerprintError::NoToken)?;
     let keys = CredentialKeys::derive(secret.expose().as_bytes());
     keys.fingerprint(keys.partition(Some(&credential))).ok_or(FingerprintError::NoToken)
-}
-
-/// Takes a value with a scheme as it is; a bare token is a `Bearer` one.
-fn credential(text: &[u8]) -> Option<Credential> {
-    // Pasted from a command line: the field's name is no part of its value.
-    let name = b"authorization:";
-    let text = match text.split_at_checked(name.len()) {
-        Some((field, value)) if field.eq_ignore_ascii_case(name) => value.trim_ascii(),
-        Some(_) | None => text,
-    };
-    let has_scheme = text.contains(&b' ');
-    let value = if has_scheme || text.is_empty() { text.to_vec() } else { [b"Bearer ", text].concat() };
-    Credential::from_field(HeaderValue::from_bytes(&value).ok()?)
 }

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
-use crate::end_to_end::Stage;
+use crate::end_to_end::{OTHER, OWNER, Stage};
 use crate::support::binary::sentrybox;
+use crate::support::http::Answer;
 
 const SECRET: &str = "a secret of at least thirty-two characters";
 
@@ -107,6 +108,56 @@ fn a_fingerprint_says_nothing_of_its_token() {
     let output = run(sentrybox().args(["fingerprint", "--token-stdin"]), "sntryu_demo_owner");
     assert_eq!(output.status.code(), Some(64), "without a secret there is none: {output:?}");
     assert!(!text(&output.stderr).contains("sntryu_"));
+}
+
+/// Returns whether what an answer tells came from the store.
+fn is_hit(answer: &Answer) -> bool {
+    answer.field("cache-status").contains("hit")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_of_an_organization_is_followed_by_a_forward_for_every_credential_and_for_no_other_organization()
+ {
+    let stage = Stage::set(&[("SENTRYBOX_ADMIN__TOKEN", "a-token-of-the-operators")]).await;
+    let admin = stage.binary.admin.to_string();
+    let purge = |arguments: &[&str], input: &str| {
+        let mut command = sentrybox();
+        command.arg("purge").args(arguments).args(["--admin", &admin]);
+        run(command.env("SENTRYBOX_ADMIN__TOKEN", "a-token-of-the-operators"), input)
+    };
+    let mine = ["/api/0/organizations/org-002/projects/", "/api/0/organizations/org-002/"];
+    let theirs = "/api/0/organizations/org-003/projects/";
+    for who in [OWNER, OTHER] {
+        for target in [mine[0], mine[1], theirs] {
+            stage.get(target, who).await;
+            assert!(is_hit(&stage.get(target, who).await), "{target}");
+        }
+    }
+    let output = purge(&["--organization", "org-002"], "");
+    let report = r#"{"purged":{"organization":"org-002"},"mode":"soft","responses":4}"#;
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(0), format!("{report}\n").as_str()),
+        "{output:?}"
+    );
+    for who in [OWNER, OTHER] {
+        let before = stage.sandbox.requests_total();
+        assert!(is_hit(&stage.get(theirs, who).await));
+        for target in mine {
+            let answer = stage.get(target, who).await;
+            assert!(answer.field("cache-status").contains("fwd=stale"), "{answer:?}");
+            assert!(is_hit(&stage.get(target, who).await));
+        }
+        assert_eq!(stage.sandbox.requests_total() - before, 2);
+    }
+    let output = purge(&["--token-stdin", "--hard"], "sntryu_demo_other\n");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains(r#""mode":"hard","responses":3}"#), "{output:?}");
+    assert!(!is_hit(&stage.get(theirs, OTHER).await) && is_hit(&stage.get(theirs, OWNER).await));
+    let output = purge(&["--tag", "nonsense"], "");
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(64), ""), "{output:?}");
+    assert!(text(&output.stderr).contains("`tag` wants organization:SLUG"), "{output:?}");
+    stage.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
