@@ -18,6 +18,7 @@ mod demo;
 mod failing;
 mod serving;
 mod stopping;
+mod versions;
 mod writing;
 
 /// Where the list of organizations is.
@@ -42,7 +43,12 @@ struct Stage {
 impl Stage {
     /// Starts both, with some environment for the binary; the sandbox has no limits and no latency.
     async fn set(environment: &[(&str, &str)]) -> Self {
-        let sandbox = Sandbox::start(SandboxOptions::unhindered()).await.unwrap();
+        Self::before(SandboxOptions::unhindered(), environment).await
+    }
+
+    /// Starts both, the sandbox with these options.
+    async fn before(options: SandboxOptions, environment: &[(&str, &str)]) -> Self {
+        let sandbox = Sandbox::start(options).await.unwrap();
         let mut command = sentrybox();
         command.args(["--upstream", &sandbox.origin()]);
         // As talkative as it gets, for what must not be in there.

@@ -17,19 +17,21 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use sentrybox::assembly::proxy_before;
+use sentrybox::cache::invalidation::selector::Selector;
+use sentrybox::cache::store::PurgeDepth;
 use sentrybox::proxy::Proxy;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use self::book::{Asked, Scope, path_of, path_to};
-use self::dice::Dice;
+
 use self::nature::{Nature, ORGANIZATIONS, RESOURCES, TOKENS};
 use self::sentry::{LONGEST, Mood, Sentry, World};
 use crate::support::corridor::{asking, peer};
+use crate::support::dice::Dice;
 use crate::support::http::Answer;
 
 mod book;
-mod dice;
 mod limits;
 mod nature;
 mod rules;
@@ -51,16 +53,20 @@ enum Step {
     Cancel,
     Age,
     Purge,
+    /// Something is said to be no longer so.
+    SoftPurge,
     Trouble,
     Revoke,
     Restart,
 }
 
-const STEPS: [Step; 24] = {
-    use Step::{Age, Cancel, Crowd, Get, Lone, Purge, Race, Reload, Restart, Revoke, Trouble, Write};
+const STEPS: [Step; 25] = {
+    use Step::{
+        Age, Cancel, Crowd, Get, Lone, Purge, Race, Reload, Restart, Revoke, SoftPurge, Trouble, Write,
+    };
     [
         Get, Get, Get, Get, Get, Crowd, Crowd, Crowd, Lone, Reload, Write, Write, Race, Race, Cancel, Cancel,
-        Age, Age, Purge, Trouble, Trouble, Revoke, Revoke, Restart,
+        Age, Age, Purge, SoftPurge, Trouble, Trouble, Revoke, Revoke, Restart,
     ]
 };
 
@@ -100,6 +106,7 @@ impl Play {
             Step::Cancel => self.cancel(),
             Step::Age => sleep(self.dice.seconds(1, 40)).await,
             Step::Purge => self.purge().await,
+            Step::SoftPurge => self.purge_softly().await,
             Step::Trouble => {
                 let (mood, lasts) = (self.dice.pick(&Mood::TROUBLES), self.dice.seconds(1, 20));
                 self.world.state().set_mood(mood, lasts);
@@ -134,9 +141,10 @@ impl Play {
 
     fn write(&mut self) {
         let (who, name) = (self.roll_credential(), self.dice.pick(&ORGANIZATIONS));
-        let target = match self.dice.below(3) {
+        let target = match self.dice.below(4) {
             0 => path_to(name, ""),
             1 => path_to(name, "teams/"),
+            2 => path_to(name, "releases/"),
             _ => format!("/api/0/projects/{name}/web/"),
         };
         self.send((Method::PUT, target), (who, &[]), self.longest());
@@ -208,6 +216,17 @@ impl Play {
         let mut state = self.world.state();
         state.book.note("purge");
         state.book.break_off(moment, Scope::Everything);
+    }
+
+    async fn purge_softly(&mut self) {
+        let moment = self.world.state().book.moment();
+        let organization = self.dice.below(ORGANIZATIONS.len() as u64);
+        let organization = usize::try_from(organization).unwrap();
+        let selector = Selector::Organization(ORGANIZATIONS[organization].to_owned());
+        self.proxy.purge_selected(&selector, PurgeDepth::Soft).await.unwrap();
+        let mut state = self.world.state();
+        state.book.note("soft purge");
+        state.book.break_off(moment, Scope::Outdated(organization));
     }
 
     /// Ends the proxy, with its work done or with all its clients cut off, and begins with another one.

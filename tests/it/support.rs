@@ -2,6 +2,7 @@
 
 pub(crate) mod binary;
 pub(crate) mod corridor;
+pub(crate) mod dice;
 pub(crate) mod http;
 pub(crate) mod limited;
 pub(crate) mod scripted;

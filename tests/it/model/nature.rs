@@ -9,7 +9,7 @@ use sentrybox::config::load::defaults;
 use sentrybox::config::{Config, Secret};
 use sentrybox::credential::{Credential, CredentialKeys};
 
-use super::dice::Dice;
+use crate::support::dice::Dice;
 
 /// The credentials; the first two are of one user.
 pub(crate) const TOKENS: [&str; 3] =
@@ -19,7 +19,7 @@ pub(crate) const TOKENS: [&str; 3] =
 pub(crate) const USERS: [usize; 3] = [0, 0, 1];
 
 /// What can be read, without the organization.
-pub(crate) const RESOURCES: [&str; 3] = ["", "projects/", "teams/"];
+pub(crate) const RESOURCES: [&str; 3] = ["", "releases/", "teams/"];
 
 /// The organizations.
 pub(crate) const ORGANIZATIONS: [&str; 2] = ["acme", "zoo"];

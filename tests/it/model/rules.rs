@@ -123,12 +123,12 @@ impl Book {
         let most = usize::try_from(ruling.most).unwrap();
         let offence = match ruling.company.len() {
             known if known < most + others => return self.note("refused because of a former proxy"),
-            known if known < most + others + lost => "refused because of what was lost",
-            _ => match exchange.knowledge {
+            known => match exchange.knowledge {
                 // Each route may have a limit of its own, and has one request under way to find out.
                 Knowledge::Partial | Knowledge::Misleading => {
                     return self.note("refused while limits are learned");
                 }
+                Knowledge::Full if known < most + others + lost => "refused because of what was lost",
                 Knowledge::Full => "refused",
             },
         };
@@ -206,7 +206,11 @@ impl Book {
 
     fn offence_of_reuse(&self, given: &Given, telling: Telling, verdict: &Verdict) -> Option<String> {
         let concerns = |it: &&Break| it.epoch == given.epoch && it.touches(given.who, given.path);
-        let broken = |it: &&Break| concerns(it) && telling.sent < it.moment;
+        let stands_in = verdict.word("detail") == "stale-if-error";
+        let broken = |it: &&Break| {
+            let is_allowed = stands_in && matches!(it.scope, Scope::Outdated(_));
+            concerns(it) && telling.sent < it.moment && !is_allowed
+        };
         if let Some(broken) = self.breaks.iter().find(broken) {
             return Some(format!("reused after {:?}", broken.scope));
         }

@@ -16,12 +16,15 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::book::{Book, Exchange, Knowledge, path_of};
-use super::dice::Dice;
 use super::limits::{Counted, Limiter};
 use super::nature::{Nature, ORGANIZATIONS, RESOURCES, TOKENS, USERS};
+use crate::support::dice::Dice;
 
 /// Longest that something hangs.
 pub(crate) const LONGEST: Duration = Duration::from_secs(12);
+
+/// The resource whose writes leave the other one alone.
+const RELEASES: usize = 1;
 
 const PATHS: usize = ORGANIZATIONS.len() * RESOURCES.len();
 
@@ -405,7 +408,8 @@ fn written_by(target: &str) -> Vec<usize> {
     let organization = ORGANIZATIONS.iter().position(|name| target.contains(&format!("/{name}/"))).unwrap();
     let all = organization * RESOURCES.len()..(organization + 1) * RESOURCES.len();
     match path_of(target) {
-        path if path < PATHS && path != all.start => vec![all.start, path],
+        // The organization itself shows releases, too.
+        path if path == all.start + RELEASES => vec![all.start, path],
         _ => all.collect(),
     }
 }
