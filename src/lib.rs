@@ -53,6 +53,7 @@ pub mod proxy;
 pub mod server;
 
 pub mod admin;
+pub mod webhooks;
 
 pub mod assembly;
 pub mod logging;

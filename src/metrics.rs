@@ -38,6 +38,7 @@
 //! | `sentrybox_connections_open` | gauge | `listener` | connections open at this moment |
 //! | `sentrybox_connections_total` | counter | `listener` | connections accepted |
 //! | `sentrybox_connections_ended_total` | counter | `cause` | connections that ended, and how |
+//! | `sentrybox_webhooks_total` | counter | `outcome` | webhooks, and what became of them |
 //! | `sentrybox_accept_errors_total` | counter | | failed attempts to accept a connection |
 //! | `sentrybox_panics_total` | counter | | requests whose work panicked: defects of ours |
 //! | `sentrybox_build_info` | gauge | `version` | always 1 |
@@ -68,6 +69,7 @@ use crate::metrics::process::Process;
 use crate::metrics::requests::RequestMetrics;
 use crate::metrics::store::{FlightMetrics, StoreMetrics};
 use crate::metrics::upstream::UpstreamMetrics;
+use crate::metrics::webhooks::WebhookMetrics;
 
 pub mod budget;
 pub mod closed;
@@ -78,6 +80,7 @@ pub mod process;
 pub mod requests;
 pub mod store;
 pub mod upstream;
+pub mod webhooks;
 
 /// Upper bounds of the duration buckets, in seconds: from a hit in memory to the slowest answer we wait for.
 const BUCKETS: [f64; 19] = [
@@ -111,6 +114,8 @@ pub struct Metrics {
     pub flights: FlightMetrics,
     /// Who is connected.
     pub connections: ConnectionMetrics,
+    /// What Sentry said has changed.
+    pub webhooks: WebhookMetrics,
 }
 
 impl Metrics {
@@ -131,6 +136,7 @@ impl Metrics {
             store: StoreMetrics::register(ours),
             flights: FlightMetrics::register(ours),
             connections: ConnectionMetrics::register(ours),
+            webhooks: WebhookMetrics::register(ours),
             registry,
         }
     }

@@ -63,6 +63,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (6, "server", "config metrics peer"),
     (6, "proxy", "..5"),
     (7, "admin", "proxy ..5"),
+    (7, "webhooks", "..5"),
     (8, "logging", "config"),
     (8, "assembly", "..8"),
     (8, "sandbox", "..8"),
