@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::budget::BudgetConfig;
 use crate::config::cache::CacheConfig;
+use crate::config::webhooks::WebhooksConfig;
 
 pub mod budget;
 pub mod cache;
@@ -27,6 +28,7 @@ pub mod layer;
 pub mod load;
 pub mod shape;
 pub mod validate;
+pub mod webhooks;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -46,6 +48,8 @@ pub struct Config {
     pub listen: ListenConfig,
     /// The listener for operators.
     pub admin: AdminConfig,
+    /// Whether Sentry may say what has changed, and where.
+    pub webhooks: WebhooksConfig,
     /// Where requests are forwarded to, and how long that may take.
     pub upstream: UpstreamConfig,
     /// What is stored, and for how long.

@@ -11,6 +11,7 @@ use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time;
 use tracing::info;
 
@@ -24,10 +25,13 @@ use crate::config::Config;
 use crate::handling::RefusalReason;
 use crate::headers::{CACHE_STATUS, CacheStatus};
 use crate::metrics::Metrics;
+use crate::metrics::store::InvalidationCause;
 use crate::peer::Peer;
 use crate::proxy::Proxy;
+use crate::routes::tags::Tag;
 use crate::server::{Drained, Failure, Server, ServerSettings};
 use crate::upstream::environment::ProxyEnvironment;
+use crate::webhooks::Webhooks;
 
 // In reading order: each room uses only those above it.
 pub mod clock;
@@ -90,6 +94,8 @@ pub struct Prepared {
     proxy: Proxy,
     clients: TcpListener,
     operators: TcpListener,
+    /// Where webhooks have a listener of their own.
+    senders: Option<TcpListener>,
 }
 
 impl Prepared {
@@ -101,7 +107,11 @@ impl Prepared {
         let proxy = assembly::proxy(&config, egress)?;
         let clients = listen(config.listen.address, "listen.address").await?;
         let operators = listen(config.admin.address, "admin.address").await?;
-        Ok(Self { config, proxy, clients, operators })
+        let senders = match config.webhooks.address {
+            Some(address) => Some(listen(address, "webhooks.address").await?),
+            None => None,
+        };
+        Ok(Self { config, proxy, clients, operators, senders })
     }
 
     /// Returns where clients, and where operators, reach it: the real ports, where port 0 is configured.
@@ -114,18 +124,23 @@ impl Prepared {
 
     /// Runs the proxy until `shutdown` is done and what was accepted has been answered.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { config, proxy, clients, operators } = self;
+        let Self { config, proxy, clients, operators, senders } = self;
         let metrics = proxy.shared_metrics();
         let readiness = Readiness::starting();
         // Whoever connects from now on is answered. Nobody who reads that it listens may hear that it does not.
         readiness.ready();
-        announce(&config, &clients, &operators);
+        announce(&config, &clients, &operators, senders.as_ref());
         let admin = operators_view(&config, &proxy, readiness.clone());
-        let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
-        let admin = tokio::spawn(serve_operators(operators, admin, Arc::clone(&metrics), async {
-            // Fails when this function is dropped, which is an end, too.
-            drop(admin_stopped.await);
-        }));
+        let webhooks = webhooks_of(&config, &proxy);
+        let (shared, alone) = match senders {
+            Some(listener) => (None, webhooks.map(|webhooks| (listener, webhooks))),
+            None => (webhooks, None),
+        };
+        let (stop, stopped) = watch::channel(());
+        let desk = Desk { admin, webhooks: shared };
+        let operators = serve_operators(operators, desk, Arc::clone(&metrics), end_of(stopped.clone()));
+        let operators = tokio::spawn(operators);
+        let senders = tokio::spawn(serve_senders(alone, metrics, end_of(stopped)));
         let housekeeping = tokio::spawn(keep_house(proxy.clone()));
         let draining = OnceLock::new();
         let until_shutdown = async {
@@ -139,9 +154,10 @@ impl Prepared {
         let spent = draining.get().map(|watch| watch.read()).unwrap_or_default();
         proxy.drain(config.shutdown.grace.saturating_sub(spent)).await;
         housekeeping.abort();
-        // The admin listener outlives the other, so that `/readyz` says what is going on.
-        let _ = stop_admin.send(());
-        let _ = admin.await;
+        // The admin listener outlives the clients', so that `/readyz` says what is going on.
+        drop(stop);
+        let _ = operators.await;
+        let _ = senders.await;
         info!(cut = drained.cut, "shut down");
     }
 }
@@ -163,14 +179,20 @@ async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, R
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, key, source })
 }
 
+/// Waits until nobody holds the other end any more: it was dropped on purpose, or with what held it.
+async fn end_of(mut stopped: watch::Receiver<()>) {
+    while stopped.changed().await.is_ok() {}
+}
+
 /// Says where it listens and where it forwards to.
-fn announce(config: &Config, clients: &TcpListener, operators: &TcpListener) {
+fn announce(config: &Config, clients: &TcpListener, operators: &TcpListener, senders: Option<&TcpListener>) {
     let text = |listener: &TcpListener| {
         listener.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
     };
     info!(
         listen = text(clients),
         admin = text(operators),
+        webhooks = (!config.webhooks.secret.is_empty()).then(|| text(senders.unwrap_or(operators))),
         region = config.upstream.url.is_empty().then_some(config.upstream.region.as_str()),
         upstream = assembly::upstream_url(config),
         version = env!("CARGO_PKG_VERSION"),
@@ -221,16 +243,60 @@ async fn purge(proxy: Proxy, order: PurgeOrder) -> Result<PurgeReport, PurgeRefu
     Ok(PurgeReport { purged, depth, responses })
 }
 
+/// Returns who answers webhooks, where any are accepted.
+fn webhooks_of(config: &Config, proxy: &Proxy) -> Option<Arc<Webhooks>> {
+    let secret = &config.webhooks.secret;
+    if secret.is_empty() {
+        return None;
+    }
+    let (clock, metrics, proxy) = (proxy.clock().clone(), proxy.shared_metrics(), proxy.clone());
+    let purge = webhooks::Purge::new(move |tags: &[Tag]| proxy.mark_stale(tags, InvalidationCause::Webhook));
+    Some(Arc::new(Webhooks::new(secret, clock, metrics, purge)))
+}
+
+/// Who answers on the listener for operators.
+#[derive(Clone)]
+struct Desk {
+    admin: Arc<Admin>,
+    /// Where webhooks have no listener of their own.
+    webhooks: Option<Arc<Webhooks>>,
+}
+
+impl Desk {
+    /// Answers one request. A webhook's signature is its only guard: Sentry has no token, and calls us by any name.
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match &self.webhooks {
+            Some(webhooks) if request.uri().path() == webhooks::PATH => webhooks.answer(request).await,
+            Some(_) | None => self.admin.answer(request).await,
+        }
+    }
+}
+
 async fn serve_operators(
     listener: TcpListener,
-    admin: Arc<Admin>,
+    desk: Desk,
     metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
 ) {
     let server = Server::new(ServerSettings::for_operators(), metrics);
     let handler = move |request: Request<Incoming>, _: Peer| {
-        let admin = Arc::clone(&admin);
-        async move { admin.answer(request).await }
+        let desk = desk.clone();
+        async move { desk.answer(request).await }
+    };
+    server.serve(listener, handler, shutdown).await;
+}
+
+/// Serves the listener for webhooks alone, if there is one.
+async fn serve_senders(
+    alone: Option<(TcpListener, Arc<Webhooks>)>,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let Some((listener, webhooks)) = alone else { return };
+    let server = Server::new(ServerSettings::for_webhooks(), metrics);
+    let handler = move |request: Request<Incoming>, _: Peer| {
+        let webhooks = Arc::clone(&webhooks);
+        async move { webhooks.answer_alone(request).await }
     };
     server.serve(listener, handler, shutdown).await;
 }

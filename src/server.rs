@@ -126,6 +126,15 @@ impl ServerSettings {
             render_failure: plain_failure,
         }
     }
+
+    /// Returns the settings of a listener for webhooks alone. They come from outside, and whole or not at all.
+    pub fn for_webhooks() -> Self {
+        Self {
+            listener: Listener::Webhooks,
+            header_read_timeout: Duration::from_secs(10),
+            ..Self::for_operators()
+        }
+    }
 }
 
 /// Renders a failure in the shape of Sentry's errors, and says nothing about its cause.

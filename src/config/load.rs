@@ -172,11 +172,15 @@ fn harmless(path: &[String], kind: &Kind) -> Option<Value> {
 fn read_secret_files(config: &mut Config) -> Vec<Finding> {
     let secret = read_secret(&mut config.secret, &config.secret_file);
     let token = read_secret(&mut config.admin.token, &config.admin.token_file);
+    let webhooks = read_secret(&mut config.webhooks.secret, &config.webhooks.secret_file);
     let finding = |result: Result<(), String>, key: &str, other: &str| {
         result.err().map(|expected| Finding::of(&[key, other], expected))
     };
-    let findings =
-        [finding(secret, "secret_file", "secret"), finding(token, "admin.token_file", "admin.token")];
+    let findings = [
+        finding(secret, "secret_file", "secret"),
+        finding(token, "admin.token_file", "admin.token"),
+        finding(webhooks, "webhooks.secret_file", "webhooks.secret"),
+    ];
     findings.into_iter().flatten().collect()
 }
 
@@ -454,6 +458,7 @@ mod tests {
         let short = Case::new()
             .variable("SENTRYBOX_SECRET", "hunter2")
             .variable("SENTRYBOX_ADMIN__TOKEN", "hunter2")
+            .variable("SENTRYBOX_WEBHOOKS__SECRET", "hunter2")
             .variable("SENTRYBOX_SECRETS", "hunter2")
             .variable("SENTRYBOX_UPSTREAM__URL", "https://me:hunter2@sentry.io");
         let wrong_key = Case::new().variable("SENTRYBOX_SECRET_FILE", "hunter2");
@@ -497,7 +502,28 @@ mod tests {
         let missing = case.directory.path().join("missing");
         case.variable("SENTRYBOX_SECRET_FILE", empty.to_str().unwrap())
             .variable("SENTRYBOX_ADMIN__TOKEN_FILE", missing.to_str().unwrap())
-            .fails_with(&["secret_file", "admin.token_file"]);
+            .variable("SENTRYBOX_WEBHOOKS__SECRET_FILE", missing.to_str().unwrap())
+            .fails_with(&["secret_file", "admin.token_file", "webhooks.secret_file"]);
+    }
+
+    #[test]
+    fn webhooks_are_configured_by_a_secret_or_its_file_and_perhaps_an_address() {
+        let case = Case::new();
+        assert!(case.config().webhooks.secret.is_empty());
+        assert_eq!(case.config().webhooks.address, None);
+        let path = case.write("webhooks", "a client secret of Sentry's\n");
+        let case = case
+            .variable("SENTRYBOX_WEBHOOKS__SECRET_FILE", path.to_str().unwrap())
+            .variable("SENTRYBOX_WEBHOOKS__ADDRESS", "127.0.0.1:9002");
+        let config = case.config();
+        assert_eq!(config.webhooks.secret.expose(), "a client secret of Sentry's");
+        assert_eq!(config.webhooks.address, Some(address("127.0.0.1:9002")));
+        case.variable("SENTRYBOX_WEBHOOKS__SECRET", "another client secret")
+            .fails_with(&["webhooks.secret_file"]);
+        let problems =
+            Case::new().file("[webhooks]\naddress = \"nowhere\"").fails_with(&["webhooks.address"]);
+        let expected = "expected an IP address and port such as \"127.0.0.1:9000\", found \"nowhere\"";
+        assert_eq!(problems[0].expected, expected);
     }
 
     #[test]

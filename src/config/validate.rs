@@ -18,6 +18,8 @@ use crate::config::describe::found_text;
 const MIN_SECRET: usize = 32;
 /// Shortest token of the admin listener, in characters.
 const MIN_TOKEN: usize = 16;
+/// Shortest secret of webhooks, in characters. Sentry's own have 64.
+const MIN_WEBHOOK_SECRET: usize = 16;
 /// Longest duration: a year, which is as good as forever to a cache, and cannot overflow a clock.
 const MAX_DURATION: Duration = Duration::from_hours(366 * 24);
 /// Largest number of connections or requests: more than any process can hold.
@@ -75,6 +77,21 @@ fn secrets(config: &Config, findings: &mut Vec<Finding>) {
             format!("expected a token of at least {MIN_TOKEN} visible ASCII characters without spaces");
         findings.push(Finding::of(&["admin.token", "admin.token_file"], expected));
     }
+    webhook_secret(config, findings);
+}
+
+fn webhook_secret(config: &Config, findings: &mut Vec<Finding>) {
+    let secret = config.webhooks.secret.expose();
+    let is_short = !secret.is_empty() && secret.chars().count() < MIN_WEBHOOK_SECRET;
+    let expected = if is_short {
+        format!("expected a secret of at least {MIN_WEBHOOK_SECRET} characters, or an empty one")
+    } else if secret.is_empty() && config.webhooks.address.is_some() {
+        "expected a secret or secret_file, because webhooks.address is set".to_owned()
+    } else {
+        return;
+    };
+    let keys = ["webhooks.secret", "webhooks.secret_file", "webhooks.address"];
+    findings.push(Finding::of(&keys, expected));
 }
 
 fn aliases(config: &Config, findings: &mut Vec<Finding>) {
@@ -172,6 +189,15 @@ fn addresses(config: &Config, findings: &mut Vec<Finding>) {
             "expected addresses that differ, found listen.address {listen} and admin.address {admin}"
         );
         findings.push(Finding::of(&["admin.address", "listen.address"], expected));
+    }
+    for (key, other) in [("listen.address", listen), ("admin.address", admin)] {
+        if let Some(own) = config.webhooks.address
+            && is_clash(own, other)
+        {
+            let expected =
+                format!("expected addresses that differ, found webhooks.address {own} and {key} {other}");
+            findings.push(Finding::of(&["webhooks.address", key], expected));
+        }
     }
     if !admin.ip().to_canonical().is_loopback() && config.admin.token.is_empty() {
         let expected =
@@ -400,6 +426,24 @@ mod tests {
             config.admin.address.set_port(0);
         };
         check(any_port, &[]);
+    }
+
+    #[test]
+    fn webhooks_need_a_secret_of_some_length_and_an_address_that_nobody_has() {
+        let configured = |secret: String, address: Option<SocketAddr>| {
+            move |config: &mut Config| {
+                config.webhooks.secret = Secret::new(secret);
+                config.webhooks.address = address;
+            }
+        };
+        let own = |port: u16| Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        check(configured("x".repeat(MIN_WEBHOOK_SECRET), own(9002)), &[]);
+        check(configured("x".repeat(MIN_WEBHOOK_SECRET), None), &[]);
+        check(configured("short".to_owned(), None), &["webhooks.secret"]);
+        check(configured(String::new(), own(9002)), &["webhooks.secret"]);
+        for port in [9000, 9001] {
+            check(configured("x".repeat(MIN_WEBHOOK_SECRET), own(port)), &["webhooks.address"]);
+        }
     }
 
     #[test]

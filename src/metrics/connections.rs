@@ -19,16 +19,19 @@ pub enum Listener {
     Clients,
     /// The one for operators.
     Admin,
+    /// The one for webhooks, where they have one of their own.
+    Webhooks,
 }
 
 impl ClosedLabel for Listener {
     const NAME: &'static str = "listener";
-    const ALL: &'static [Self] = &[Self::Clients, Self::Admin];
+    const ALL: &'static [Self] = &[Self::Clients, Self::Admin, Self::Webhooks];
 
     fn label(self) -> &'static str {
         match self {
             Self::Clients => "clients",
             Self::Admin => "admin",
+            Self::Webhooks => "webhooks",
         }
     }
 }

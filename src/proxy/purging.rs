@@ -3,6 +3,7 @@
 //! Invariants: whoever asks after a purge is not answered from before it, in any way; once begun, a purge runs to its end
 //! although nobody waits for it any more. Not here: what is meant (`cache::invalidation::selector`), who may (`admin`).
 
+use crate::cache::generations::Cause;
 use crate::cache::invalidation::selector::{Selector, SelectorError};
 use crate::cache::store::PurgeDepth;
 use crate::credential::{Credential, Fingerprint};
@@ -43,6 +44,14 @@ impl Proxy {
         self.metrics().store.invalidated(cause);
         self.metrics().store.purged(purged);
         purged
+    }
+
+    /// Makes everything that carries any of these tags stale, at once, and does not count it.
+    pub fn mark_stale(&self, tags: &[Tag], cause: InvalidationCause) {
+        self.grounded().clear();
+        self.rejections().clear();
+        self.generations().invalidate_tags(tags, Cause::SoftPurge, self.clock().now());
+        self.metrics().store.invalidated(cause);
     }
 
     /// Makes everything that is stored unusable. Returns how many responses there were.

@@ -259,7 +259,10 @@ mod tests {
             "timestamp": "2022-03-02T21:51:44.118160Z",
         });
         check(&comment, &["issue:100", "issues", "named-issues"]);
-        check(&json!({ "run_id": 12345, "group_id": 1_170_820_242_u64 }), &["issue:1170820242", "issues", "named-issues"]);
+        check(
+            &json!({ "run_id": 12345, "group_id": 1_170_820_242_u64 }),
+            &["issue:1170820242", "issues", "named-issues"],
+        );
     }
 
     #[test]
@@ -272,7 +275,10 @@ mod tests {
                 "code": "f3c71b491e3949b6b033ae45312a4fcb",
             } })
         };
-        check(&installation(json!({ "slug": "acme", "id": 1 })), &["organization:acme", "organization:1", "unplaced"]);
+        check(
+            &installation(json!({ "slug": "acme", "id": 1 })),
+            &["organization:acme", "organization:1", "unplaced"],
+        );
         check(&installation(json!({ "slug": "acme" })), &["organization:acme", "unplaced"]);
         check(&installation(json!({ "id": 1 })), &["everything"]);
         check(&installation(Value::Null), &["everything"]);
@@ -295,14 +301,17 @@ mod tests {
         check(&without_url, &["everything"]);
         let mut with_issue = alert;
         with_issue.as_object_mut().unwrap().insert("issue_id".to_owned(), json!(9));
-        check(&with_issue, &[
+        check(
+            &with_issue,
+            &[
                 "issue:9",
                 "issues:acme",
                 "named-issues:acme",
                 "organization:acme",
                 "organization:5",
                 "unplaced",
-            ]);
+            ],
+        );
     }
 
     #[test]

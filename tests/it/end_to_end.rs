@@ -19,6 +19,7 @@ mod failing;
 mod serving;
 mod stopping;
 mod versions;
+mod webhooks;
 mod writing;
 
 /// Where the list of organizations is.
