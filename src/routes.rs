@@ -21,6 +21,7 @@ use crate::routes::tree::Node;
 
 pub mod builtin;
 pub mod place;
+pub mod silo;
 pub mod tags;
 pub mod template;
 pub mod tree;
