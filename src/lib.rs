@@ -39,6 +39,7 @@ pub mod config;
 pub mod credential;
 pub mod handling;
 pub mod links;
+pub mod organizations;
 pub mod peer;
 pub mod pressure;
 

@@ -16,6 +16,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (0, "handling", ""),
     (0, "credential", ""),
     (0, "links", ""),
+    (0, "organizations", ""),
     (0, "peer", ""),
     (0, "pressure", ""),
     (0, "cache", ""),
@@ -74,7 +75,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
 ];
 
 /// Rooms that only decide: no waiting, no runtime, no clock.
-const PURE: &str = "admission links headers routes regions cache::key cache::body cache::conditions cache::directives cache::policy \
+const PURE: &str = "admission links headers organizations routes regions cache::key cache::body cache::conditions cache::directives cache::policy \
      cache::stored_response cache::terms cache::freshness cache::storing cache::invalidation";
 
 /// What only some rooms may name: a library that must stay a one-file change, or the clock.
