@@ -1,13 +1,13 @@
 //! Points the region URLs in JSON bodies back at this proxy: finds their places once, puts any base in later.
 //!
 //! Sentry tells clients in bodies where an organization lives (`links.regionUrl`) and which regions there are
-//! (`/api/0/users/me/regions/`), and clients go there directly. [`find`] runs when a body is stored, [`apply`] when
-//! it is sent.
+//! (`/api/0/users/me/regions/`), and clients go there directly. [`scan`] runs when a body has come, [`apply`] when
+//! it is sent. The same scan says which organizations the body speaks of, and where they live.
 //!
 //! Invariants: every byte outside the splices stays as it is; what was JSON stays JSON; a body that is not as
 //! expected has no splices. Linear in the body, and no nesting is deep enough to overflow the stack.
-//! Not here: which regions are reached through this proxy (`regions`), other URLs in bodies: `organizationUrl`,
-//! `permalink` and `avatarUrl` are for people.
+//! Not here: which regions are reached through this proxy (`regions`), what is made of what a body says
+//! (`organizations`), other URLs in bodies: `organizationUrl`, `permalink` and `avatarUrl` are for people.
 
 use std::fmt;
 use std::ops::Range;
@@ -62,19 +62,44 @@ pub enum SpliceWith {
     Nothing,
 }
 
-/// Returns the splices of a JSON body, in order and without overlap; none if it is not as expected.
+/// What a body says of regions.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// Where region URLs stand that are to point back here, in order and without overlap.
+    pub splices: Vec<Splice>,
+    /// Which organizations it speaks of.
+    pub organizations: Vec<Sighting>,
+    /// The URLs of the regions that it lists.
+    pub regions: Vec<String>,
+}
+
+/// An organization that a body speaks of, as it is spelled there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Sentry's number.
+    pub id: String,
+    /// Its name in URLs.
+    pub slug: String,
+    /// The URL of the region where it lives, if that is said.
+    pub region_url: Option<String>,
+}
+
+/// Returns what a JSON body says of regions: nothing if it is not as expected.
 ///
 /// `reachable` says whether a request for the region of a URL gets there through this proxy.
-pub fn find(body: &[u8], shape: RegionUrlShape, reachable: &dyn Fn(&str) -> bool) -> Vec<Splice> {
-    let Ok(text) = str::from_utf8(body) else { return Vec::new() };
-    let finder = Finder { body: text, reachable };
+pub fn scan(body: &[u8], shape: RegionUrlShape, reachable: &dyn Fn(&str) -> bool) -> Scan {
+    let Ok(text) = str::from_utf8(body) else { return Scan::default() };
+    let mut scanner = Scanner { body: text, reachable, found: Scan::default() };
     match shape {
-        RegionUrlShape::Organization => finder.in_organization(text).into_iter().collect(),
+        RegionUrlShape::Organization => scanner.organization(text),
         RegionUrlShape::OrganizationList => {
-            elements(text).iter().filter_map(|element| finder.in_list_element(element.get())).collect()
+            for element in elements(text) {
+                scanner.list_element(element.get());
+            }
         }
-        RegionUrlShape::Regions => finder.in_regions().unwrap_or_default(),
+        RegionUrlShape::Regions => scanner.regions(),
     }
+    scanner.found
 }
 
 /// Returns a body with `base` put in. `base` is `scheme://authority`, which holds nothing that JSON escapes.
@@ -93,39 +118,57 @@ pub fn apply(body: &[u8], splices: &[Splice], base: &str) -> Vec<u8> {
     sent
 }
 
-/// What every search needs.
-struct Finder<'a> {
+/// A scan under way.
+struct Scanner<'a> {
     body: &'a str,
     reachable: &'a dyn Fn(&str) -> bool,
+    found: Scan,
 }
 
-impl Finder<'_> {
-    fn in_organization(&self, organization: &str) -> Option<Splice> {
-        let links = member(organization, "links")?;
-        self.origin_of(member(links.get(), "regionUrl")?.get())
+impl<'a> Scanner<'a> {
+    fn organization(&mut self, organization: &'a str) {
+        let [id, slug, links] = members(organization, ["id", "slug", "links"]);
+        self.facts(id, slug, links);
     }
 
-    fn in_list_element(&self, element: &str) -> Option<Splice> {
-        let owned = || self.in_organization(member(element, "organization")?.get());
-        self.in_organization(element).or_else(owned)
+    fn list_element(&mut self, element: &'a str) {
+        let [id, slug, links, owned] = members(element, ["id", "slug", "links", "organization"]);
+        match owned {
+            Some(owned) if links.is_none() => self.organization(owned.get()),
+            Some(_) | None => self.facts(id, slug, links),
+        }
+    }
+
+    /// Notes what an organization's own members say.
+    fn facts(&mut self, id: Option<&'a RawValue>, slug: Option<&'a RawValue>, links: Option<&'a RawValue>) {
+        let [region_url] = links.map_or([None], |links| members(links.get(), ["regionUrl"]));
+        let splice = region_url.and_then(|url| self.origin_of(url.get()));
+        self.found.splices.extend(splice);
+        if let (Some(id), Some(slug)) = (id.and_then(text), slug.and_then(text)) {
+            self.found.organizations.push(Sighting { id, slug, region_url: region_url.and_then(text) });
+        }
     }
 
     /// Keeps the first reachable region, which gets the base, and takes out the others, each with the comma
     /// before it: none of them can be the first of the list.
-    fn in_regions(&self) -> Option<Vec<Splice>> {
-        let mut splices = Vec::new();
+    fn regions(&mut self) {
+        let [regions] = members(self.body, ["regions"]);
         let mut end_of_previous = 0;
-        for region in elements(member(self.body, "regions")?.get()) {
-            let end = self.offset_of(region.get())? + region.get().len();
-            let origin = member(region.get(), "url").and_then(|url| self.origin_of(url.get()));
-            match origin {
-                Some(origin) if splices.is_empty() => splices.push(origin),
-                Some(_) => splices.push(Splice { range: end_of_previous..end, with: SpliceWith::Nothing }),
+        for region in regions.map(|regions| elements(regions.get())).unwrap_or_default() {
+            let Some(start) = self.offset_of(region.get()) else { return };
+            let end = start + region.get().len();
+            let [url] = members(region.get(), ["url"]);
+            self.found.regions.extend(url.and_then(text));
+            match url.and_then(|url| self.origin_of(url.get())) {
+                Some(origin) if self.found.splices.is_empty() => self.found.splices.push(origin),
+                Some(_) => {
+                    let splice = Splice { range: end_of_previous..end, with: SpliceWith::Nothing };
+                    self.found.splices.push(splice);
+                }
                 None => {}
             }
             end_of_previous = end;
         }
-        Some(splices)
     }
 
     /// Returns the splice for the scheme and authority of a JSON string that holds the URL of a reachable region.
@@ -147,6 +190,11 @@ impl Finder<'_> {
     }
 }
 
+/// Returns what a JSON string holds; `None` for anything else.
+fn text(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
 /// Returns how many bytes the first `count` characters of a JSON string's content take, all of them ASCII.
 fn spelled_length(content: &str, count: usize) -> usize {
     let mut bytes = content.bytes();
@@ -166,56 +214,57 @@ fn elements(array: &str) -> Vec<&RawValue> {
     serde_json::from_str(array).unwrap_or_default()
 }
 
-/// Returns a member of a JSON object, as it is spelled; the last one of that name.
-fn member<'a>(object: &'a str, name: &str) -> Option<&'a RawValue> {
+/// Returns members of a JSON object, as they are spelled; of each name the last one. None of what is no object.
+fn members<'a, const N: usize>(object: &'a str, names: [&str; N]) -> [Option<&'a RawValue>; N] {
     let mut deserializer = serde_json::Deserializer::from_str(object);
-    let member = deserializer.deserialize_map(Member(name)).ok()?;
-    deserializer.end().ok().and(member)
+    match deserializer.deserialize_map(Members(names)) {
+        Ok(found) if deserializer.end().is_ok() => found,
+        Ok(_) | Err(_) => [None; N],
+    }
 }
 
-/// Picks one member out of an object.
-struct Member<'a>(&'a str);
+/// Picks members out of an object.
+struct Members<'a, const N: usize>([&'a str; N]);
 
-impl<'de> Visitor<'de> for Member<'_> {
-    type Value = Option<&'de RawValue>;
+impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
+    type Value = [Option<&'de RawValue>; N];
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(is_named) = map.next_key_seed(IsNamed(self.0))? {
-            if is_named {
-                found = Some(map.next_value()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
+        let mut found = [None; N];
+        while let Some(place) = map.next_key_seed(PlaceOf(&self.0))? {
+            match place.and_then(|place| found.get_mut(place)) {
+                Some(member) => *member = Some(map.next_value()?),
+                None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         Ok(found)
     }
 }
 
-/// Compares a member's name without keeping it.
-struct IsNamed<'a>(&'a str);
+/// Finds a member's name among those that are wanted, without keeping it.
+struct PlaceOf<'a>(&'a [&'a str]);
 
-impl<'de> DeserializeSeed<'de> for IsNamed<'_> {
-    type Value = bool;
+impl<'de> DeserializeSeed<'de> for PlaceOf<'_> {
+    type Value = Option<usize>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for IsNamed<'_> {
-    type Value = bool;
+impl Visitor<'_> for PlaceOf<'_> {
+    type Value = Option<usize>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
-        Ok(name == self.0)
+    fn visit_str<E>(self, name: &str) -> Result<Option<usize>, E> {
+        Ok(self.0.iter().position(|wanted| *wanted == name))
     }
 }
 
@@ -236,7 +285,7 @@ mod tests {
     }
 
     fn rewritten(body: &str, shape: RegionUrlShape) -> String {
-        let splices = find(body.as_bytes(), shape, &is_sentry);
+        let Scan { splices, .. } = scan(body.as_bytes(), shape, &is_sentry);
         String::from_utf8(apply(body.as_bytes(), &splices, BASE)).unwrap()
     }
 
@@ -247,7 +296,7 @@ mod tests {
 
     #[track_caller]
     fn check_left_alone(shape: RegionUrlShape, body: &str) {
-        assert_eq!(find(body.as_bytes(), shape, &|_| true), [], "{body}");
+        assert_eq!(scan(body.as_bytes(), shape, &|_| true).splices, [], "{body}");
     }
 
     #[test]
@@ -361,12 +410,12 @@ mod tests {
             }
         }
         assert_eq!(
-            find(
+            scan(
                 b"{\"links\":{\"regionUrl\":\"https://us.sentry.io\"},\"a\":\"\xff\"}",
                 RegionUrlShape::Organization,
                 &|_| true
             ),
-            []
+            Scan::default()
         );
     }
 
@@ -376,7 +425,7 @@ mod tests {
         let body = format!(r#"{{"deep":{deep},"links":{{"regionUrl":"https://us.sentry.io"}}}}"#);
         for shape in [RegionUrlShape::Organization, RegionUrlShape::OrganizationList, RegionUrlShape::Regions]
         {
-            let _ = find(deep.as_bytes(), shape, &is_sentry);
+            let _ = scan(deep.as_bytes(), shape, &is_sentry);
         }
         assert!(
             rewritten(&body, RegionUrlShape::Organization)
@@ -405,6 +454,57 @@ mod tests {
             r#"{"regions":[{"name":"a","url":"https://a.example"},{"name":"us","url":"https://us.sentry.io"},{"name":"b","url":"https://b.example"},{"name":"de","url":"https://de.sentry.io"},{"name":"c","url":"https://c.example"}]}"#,
             r#"{"regions":[{"name":"a","url":"https://a.example"},{"name":"us","url":"http://127.0.0.1:9000"},{"name":"b","url":"https://b.example"},{"name":"c","url":"https://c.example"}]}"#,
         );
+    }
+
+    fn sighting(id: &str, slug: &str, region_url: Option<&str>) -> Sighting {
+        Sighting { id: id.to_owned(), slug: slug.to_owned(), region_url: region_url.map(str::to_owned) }
+    }
+
+    /// Returns which organizations a body speaks of when no region is reached through this proxy.
+    fn sightings(shape: RegionUrlShape, body: &str) -> Vec<Sighting> {
+        let found = scan(body.as_bytes(), shape, &|_| false);
+        assert_eq!(found.splices, []);
+        found.organizations
+    }
+
+    #[test]
+    fn the_organizations_of_a_body_are_told_with_their_region_whether_it_is_reached_or_not() {
+        let us = Some("https://us.sentry.io");
+        let one = r#"{"slug":"acme","id":"7","links":{"regionUrl":"https://us.sentry.io"}}"#;
+        assert_eq!(sightings(RegionUrlShape::Organization, one), [sighting("7", "acme", us)]);
+        let list = r#"[{"id":"7","slug":"acme","links":{"regionUrl":"https:\/\/us.sentry.io"}},{"id":"8","slug":"bob"},null,{"id":"9"}]"#;
+        let expected = [sighting("7", "acme", us), sighting("8", "bob", None)];
+        assert_eq!(sightings(RegionUrlShape::OrganizationList, list), expected);
+        let owned = format!(r#"[{{"organization":{one},"singleOwner":true}}]"#);
+        assert_eq!(sightings(RegionUrlShape::OrganizationList, &owned), [sighting("7", "acme", us)]);
+    }
+
+    #[test]
+    fn what_is_no_organization_is_none() {
+        for body in [
+            r#"{"id":7,"slug":"acme"}"#,
+            r#"{"id":"7","slug":null}"#,
+            r#"{"projects":[{"organization":{"id":"7","slug":"acme"}}]}"#,
+            r#"{"organization":{"id":"7","slug":"acme"}}"#,
+            r#"{"id":"7","slug":"acme""#,
+            r#"["id","7","slug","acme"]"#,
+        ] {
+            assert_eq!(sightings(RegionUrlShape::Organization, body), [], "{body}");
+        }
+    }
+
+    #[test]
+    fn the_last_member_of_a_name_counts_for_whoever_reads_it() {
+        let body = r#"{"id":"1","slug":"a","links":{"regionUrl":"https://us.sentry.io"},"id":"2","links":{"regionUrl":"https://de.sentry.io","regionUrl":7}}"#;
+        assert_eq!(sightings(RegionUrlShape::Organization, body), [sighting("2", "a", None)]);
+    }
+
+    #[test]
+    fn the_regions_of_a_user_are_told() {
+        let body = r#"{"regions":[{"name":"us","url":"https://us.sentry.io"},{"name":"x"},{"name":"y","url":"https://evil.example"}]}"#;
+        let found = scan(body.as_bytes(), RegionUrlShape::Regions, &is_sentry);
+        assert_eq!(found.regions, ["https://us.sentry.io", "https://evil.example"]);
+        assert_eq!((found.splices.len(), found.organizations), (1, vec![]));
     }
 
     fn url() -> impl Strategy<Value = String> {
@@ -462,7 +562,7 @@ mod tests {
             let regions = json!({"regions": urls.iter().map(|url| json!({"url": url})).collect::<Vec<_>>()}).to_string();
             for text in [body, regions] {
                 for shape in [RegionUrlShape::Organization, RegionUrlShape::OrganizationList, RegionUrlShape::Regions] {
-                    let splices = find(text.as_bytes(), shape, &|_| true);
+                    let Scan { splices, .. } = scan(text.as_bytes(), shape, &|_| true);
                     prop_assert!(splices.iter().all(|splice| splice.range.end <= text.len()));
                     prop_assert!(splices.is_sorted_by(|left, right| left.range.end <= right.range.start));
                 }

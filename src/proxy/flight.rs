@@ -323,7 +323,7 @@ impl Proxy {
         let splices = self
             .region_url_shape(request)
             .filter(|_| is_json)
-            .map(|shape| region_urls::find(&plain, shape, &|url| self.regions().reaches(url)))
+            .map(|shape| region_urls::scan(&plain, shape, &|url| self.regions().reaches(url)).splices)
             .unwrap_or_default();
         if !splices.is_empty() {
             head.headers.remove(header::CONTENT_ENCODING);

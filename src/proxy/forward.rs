@@ -217,7 +217,7 @@ impl Proxy {
             }
         };
         let plain = plain(&head.headers, &collected.bytes, self.memory().limit());
-        let splices = region_urls::find(&plain, shape, &|url| self.regions().reaches(url));
+        let splices = region_urls::scan(&plain, shape, &|url| self.regions().reaches(url)).splices;
         let bytes = if splices.is_empty() {
             collected.bytes
         } else {

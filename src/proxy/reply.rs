@@ -333,7 +333,7 @@ mod tests {
     use crate::cache::body::StoredBody;
     use crate::config::load;
     use crate::handling::RefusalReason;
-    use crate::links::region_urls::{RegionUrlShape, find};
+    use crate::links::region_urls::{RegionUrlShape, scan};
     use crate::regions::Regions;
     use crate::testing::{TOKEN, asked, fields, provenance, start};
 
@@ -361,7 +361,7 @@ mod tests {
 
     /// A body with a region URL in which the base goes.
     fn spliced() -> StoredBody {
-        let splices = find(ORGANIZATION, RegionUrlShape::Organization, &|_| true);
+        let splices = scan(ORGANIZATION, RegionUrlShape::Organization, &|_| true).splices;
         assert_eq!(splices.len(), 1);
         StoredBody::spliced(Bytes::from_static(ORGANIZATION), splices)
     }
