@@ -15,6 +15,10 @@ use std::fmt;
 use aws_lc_rs::hmac;
 use http::HeaderValue;
 
+use crate::credential::claim::Claim;
+
+pub mod claim;
+
 /// The credential of one request: the value of its `Authorization` field.
 #[derive(Clone)]
 pub struct Credential {
@@ -59,6 +63,13 @@ impl Credential {
     /// Returns what kind of credential this is, by its scheme and prefix.
     pub fn kind(&self) -> CredentialKind {
         self.kind
+    }
+
+    /// Returns what an organization token says of itself, which anybody can write; `None` for every other kind.
+    pub fn claim(&self) -> Option<Claim> {
+        let bytes = self.value.as_bytes().trim_ascii_start();
+        (self.kind == CredentialKind::OrganizationToken)
+            .then(|| Claim::read(parameter(bytes, self.scheme)))?
     }
 }
 
@@ -332,6 +343,18 @@ mod tests {
             assert_eq!(identity(value), BudgetIdentity::Address, "{value}");
         }
         assert_eq!(BudgetIdentity::of(None, CredentialPartition::ANONYMOUS), BudgetIdentity::Address);
+    }
+
+    #[test]
+    fn an_organization_token_claims_something_and_no_other_kind_does() {
+        let claim = "eyJvcmciOiJhY21lIiwicmVnaW9uX3VybCI6Imh0dHBzOi8vdXMuc2VudHJ5LmlvIn0=";
+        let claimed = |value: &str| credential(value).claim().map(|claim| claim.organization);
+        assert_eq!(claimed(&format!("bearer  sntrys_{claim}_x ")).as_deref(), Some("acme"));
+        for value in
+            [format!("Bearer sntryu_{claim}_x"), format!("DSN sntrys_{claim}_x"), format!("sntrys_{claim}_x")]
+        {
+            assert_eq!(claimed(&value), None, "{value}");
+        }
     }
 
     #[test]
