@@ -27,7 +27,8 @@ use crate::proxy::ledger::Ledger;
 use crate::proxy::refreshing::RefreshPauses;
 use crate::proxy::rejections::Rejections;
 use crate::proxy::{Proxy, Rooms, Settings};
-use crate::regions::{BadOrigin, Regions};
+use crate::regions::Regions;
+use crate::regions::allow_list::BadOrigin;
 use crate::routes;
 use crate::upstream::environment::ProxyEnvironment;
 use crate::upstream::error::UpstreamSetupError;
@@ -125,6 +126,11 @@ fn measure(proxy: &Proxy, metrics: &Metrics) {
         let (waiting, closed_gates) = budget.unwrap_or_default();
         let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
         BudgetLevels { waiting: count(waiting), closed_gates: count(closed_gates) }
+    }));
+    let levels = proxy.downgrade();
+    metrics.regions.measure_with(Box::new(move || {
+        let known = levels.upgrade().map_or(0, |rooms| rooms.regions.organizations().count());
+        u64::try_from(known).unwrap_or(u64::MAX)
     }));
 }
 

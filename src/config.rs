@@ -23,6 +23,7 @@ use crate::config::webhooks::WebhooksConfig;
 
 pub mod budget;
 pub mod cache;
+pub mod control;
 pub mod describe;
 pub mod layer;
 pub mod load;
@@ -162,6 +163,10 @@ pub struct UpstreamConfig {
     pub region: String,
     /// URL that overrides the region; empty means none.
     pub url: String,
+    /// URL of the control host; empty means that of Sentry's own region, or none.
+    pub control: String,
+    /// Whether every request goes to one upstream, or to where its organization lives.
+    pub routing: Routing,
     /// Known regions: name to URL.
     pub regions: BTreeMap<String, String>,
     /// Further hosts that Sentry may name in `Link`, such as a self-hosted server's `system.url-prefix`.
@@ -185,6 +190,16 @@ pub struct UpstreamConfig {
     /// How long an unused connection is kept.
     #[serde(with = "humantime_serde")]
     pub pool_idle_timeout: Duration,
+}
+
+/// Whether every request goes to one upstream, or to where its organization lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Routing {
+    /// To the configured one, and to the control host what only that serves.
+    Pinned,
+    /// To the region where the organization lives that it names.
+    ByOrganization,
 }
 
 /// Which root certificates are trusted.

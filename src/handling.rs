@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+pub mod bearing;
+
 /// What the proxy does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handling {

@@ -22,6 +22,7 @@ use crate::assembly::AssemblyError;
 use crate::cache::invalidation::selector::Selector;
 use crate::clock::Stopwatch;
 use crate::config::Config;
+use crate::config::control::control_url;
 use crate::handling::RefusalReason;
 use crate::headers::{CACHE_STATUS, CacheStatus};
 use crate::metrics::Metrics;
@@ -196,6 +197,7 @@ fn announce(config: &Config, clients: &TcpListener, operators: &TcpListener, sen
         webhooks = (!config.webhooks.secret.is_empty()).then(|| text(senders.unwrap_or(operators))),
         region = config.upstream.url.is_empty().then_some(config.upstream.region.as_str()),
         upstream = assembly::upstream_url(config),
+        control = control_url(&config.upstream),
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );

@@ -16,6 +16,10 @@
 //! | `sentrybox_upstream_retries_total` | counter | | requests sent again after a pooled connection was dead |
 //! | `sentrybox_upstream_repeats_total` | counter | | requests sent again after upstream refused or failed |
 //! | `sentrybox_upstream_refreshes_ahead_total` | counter | `outcome` | refreshes of what was still fresh |
+//! | `sentrybox_directed_requests_total` | counter | `bearing` | requests, and why they go to the upstream that they go to |
+//! | `sentrybox_regions_changes_total` | counter | `change` | changes of what is known of where organizations live |
+//! | `sentrybox_regions_ignored_total` | counter | `source` | URLs of regions that are not configured, in bodies and tokens |
+//! | `sentrybox_organizations_known` | gauge | | organizations whose names are known |
 //! | `sentrybox_budget_waiting` | gauge | | requests that wait before they are sent |
 //! | `sentrybox_budget_gates_closed` | gauge | | limits, routes and upstreams that are not asked after refusals or failures |
 //! | `sentrybox_budget_held_total` | counter | `hold` | requests that had to wait before they were sent |
@@ -66,6 +70,7 @@ use crate::metrics::budget::BudgetMetrics;
 use crate::metrics::connections::ConnectionMetrics;
 use crate::metrics::exposition::Exposition;
 use crate::metrics::process::Process;
+use crate::metrics::regions::RegionMetrics;
 use crate::metrics::requests::RequestMetrics;
 use crate::metrics::store::{FlightMetrics, StoreMetrics};
 use crate::metrics::upstream::UpstreamMetrics;
@@ -77,6 +82,7 @@ pub mod connections;
 pub mod exposition;
 pub mod levels;
 pub mod process;
+pub mod regions;
 pub mod requests;
 pub mod store;
 pub mod upstream;
@@ -106,6 +112,8 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     /// What upstream was asked.
     pub upstream: UpstreamMetrics,
+    /// Where requests go.
+    pub regions: RegionMetrics,
     /// What the budget spared it.
     pub budget: BudgetMetrics,
     /// What is stored.
@@ -132,6 +140,7 @@ impl Metrics {
             panics,
             requests: RequestMetrics::register(ours, &labels.routes),
             upstream: UpstreamMetrics::register(ours),
+            regions: RegionMetrics::register(ours),
             budget: BudgetMetrics::register(ours, &labels.classes),
             store: StoreMetrics::register(ours),
             flights: FlightMetrics::register(ours),
@@ -227,6 +236,7 @@ mod tests {
         metrics.requests.observe_route("/api/0/known/", Handling::Reuse);
         metrics.store.measure_with(Box::new(|| StoreLevels { bytes: 7, responses: 3 }));
         metrics.budget.measure_with(Box::new(|| BudgetLevels { waiting: 5, closed_gates: 2 }));
+        metrics.regions.measure_with(Box::new(|| 9));
         metrics
     }
 
@@ -266,6 +276,7 @@ mod tests {
         assert!(rendered.contains("sentrybox_store_responses 3\n"));
         assert!(rendered.contains("sentrybox_budget_waiting 5\n"));
         assert!(rendered.contains("sentrybox_budget_gates_closed 2\n"));
+        assert!(rendered.contains("sentrybox_organizations_known 9\n"));
     }
 
     #[test]

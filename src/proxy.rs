@@ -20,7 +20,7 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use tokio::time;
 
-use crate::admission::{Admission, AdmittedRequest, BodyFraming, Eligibility};
+use crate::admission::{Admission, BodyFraming, Eligibility};
 use crate::budget::Budget;
 use crate::budget::observation::Headroom;
 use crate::cache::directives::Storing;
@@ -48,7 +48,7 @@ use crate::proxy::record::Exchange;
 use crate::proxy::refreshing::RefreshPauses;
 use crate::proxy::rejections::Rejections;
 use crate::proxy::reply::Reply;
-use crate::regions::Regions;
+use crate::regions::{DirectedRequest, Regions};
 use crate::upstream::{BoxError, OutgoingBody, Upstream};
 
 pub mod asking;
@@ -56,6 +56,7 @@ pub mod boarding;
 pub mod body;
 pub mod credentials;
 pub mod decoding;
+pub mod directions;
 pub mod errands;
 pub mod flight;
 pub mod forward;
@@ -166,8 +167,8 @@ impl Settings {
 /// What an eligible request is about: itself, and the primary key of what it asks for.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The request.
-    pub request: Arc<AdmittedRequest>,
+    /// The request, and where it goes.
+    pub request: Arc<DirectedRequest>,
     /// Its primary key.
     pub primary: PrimaryKey,
     /// What was known of its caller's limit when it came.
@@ -205,8 +206,9 @@ impl Proxy {
         let mut exchange = Exchange::begin(&head.method);
         let reply = match self.0.admission.admit(head, framing(&body), peer) {
             Ok(admitted) => {
-                exchange.admitted(&admitted);
-                self.answer(Arc::new(admitted), forward::outgoing_body(body)).await
+                let request = self.direct(Arc::new(admitted));
+                exchange.admitted(&request);
+                self.answer_anywhere(request, forward::outgoing_body(body), &mut exchange).await
             }
             Err(refusal) => Reply::refusal(&refusal),
         };
@@ -214,7 +216,7 @@ impl Proxy {
     }
 
     /// Answers an admitted request: from the store if it may, from upstream if it must.
-    async fn answer(&self, request: Arc<AdmittedRequest>, body: OutgoingBody) -> Reply {
+    pub async fn answer(&self, request: Arc<DirectedRequest>, body: OutgoingBody) -> Reply {
         if let Eligibility::Forward(reason) = request.eligibility() {
             return self.forward(request, body, reason).await;
         }
@@ -263,13 +265,13 @@ impl Proxy {
     }
 
     /// Returns what is known of the limit that such a request counts against, were it to be forwarded.
-    pub fn headroom_of(&self, request: &AdmittedRequest) -> Headroom {
+    pub fn headroom_of(&self, request: &DirectedRequest) -> Headroom {
         self.budget().headroom(&self.limit_of(request, &Method::GET))
     }
 
     /// Returns the primary key of what a request asks for.
-    pub fn primary_of(&self, request: &AdmittedRequest) -> PrimaryKey {
-        PrimaryKey::of(request, self.regions().upstream(request).authority(), &self.0.hasher)
+    pub fn primary_of(&self, request: &DirectedRequest) -> PrimaryKey {
+        PrimaryKey::of(request, request.upstream().authority(), &self.0.hasher)
     }
 
     /// Returns the store.

@@ -386,6 +386,8 @@ mod tests {
             region: String::new(),
             url: String::new(),
             regions: std::collections::BTreeMap::new(),
+            control: String::new(),
+            routing: crate::config::Routing::Pinned,
             link_hosts: Vec::new(),
             roots: Roots::Bundled,
             ca_file: PathBuf::new(),

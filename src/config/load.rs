@@ -217,7 +217,8 @@ fn report(findings: Vec<Finding>, origins: &Origins, problems: &mut Vec<Problem>
 /// Gives URLs their one spelling: without a slash at the end.
 fn normalize(config: &mut Config) {
     let regions = config.upstream.regions.values_mut();
-    for url in regions.chain([&mut config.public_url, &mut config.upstream.url]) {
+    let others = [&mut config.public_url, &mut config.upstream.url, &mut config.upstream.control];
+    for url in regions.chain(others) {
         url.truncate(url.trim_end_matches('/').len());
     }
 }
@@ -365,6 +366,19 @@ mod tests {
             .config();
         assert_eq!(config.budget.aliases["alice"], ["0123456789abcdef"]);
         assert_eq!(config.budget.aliases["bob"], ["fedcba9876543210", "0000000000000000"]);
+    }
+
+    #[test]
+    fn a_routing_that_is_none_and_one_without_a_control_host_are_reported_by_their_keys() {
+        let problems =
+            Case::new().variable("SENTRYBOX_UPSTREAM__ROUTING", "sideways").fails_with(&["upstream.routing"]);
+        assert!(problems[0].expected.contains("by-organization"), "{problems:?}");
+        let case =
+            Case::new().file("[upstream]\nurl = \"http://127.0.0.1:8000\"\nrouting = \"by-organization\"");
+        let problems = case.fails_with(&["upstream.routing"]);
+        assert!(problems[0].expected.contains("control host"), "{problems:?}");
+        let config = case.variable("SENTRYBOX_UPSTREAM__CONTROL", "http://127.0.0.1:8001/").config();
+        assert_eq!(config.upstream.control, "http://127.0.0.1:8001");
     }
 
     #[test]

@@ -10,9 +10,10 @@ use std::time::Duration;
 use http::Uri;
 use http::uri::Authority;
 
-use crate::config::Config;
 use crate::config::cache::{CacheConfig, RuleConfig};
+use crate::config::control::control_url;
 use crate::config::describe::found_text;
+use crate::config::{Config, Routing};
 
 /// Shortest secret, in characters.
 const MIN_SECRET: usize = 32;
@@ -131,7 +132,12 @@ fn aliases(config: &Config, findings: &mut Vec<Finding>) {
 
 fn urls(config: &Config, findings: &mut Vec<Finding>) {
     let upstream = &config.upstream;
-    for (key, url) in [("public_url", &config.public_url), ("upstream.url", &upstream.url)] {
+    let optional = [
+        ("public_url", &config.public_url),
+        ("upstream.url", &upstream.url),
+        ("upstream.control", &upstream.control),
+    ];
+    for (key, url) in optional {
         if !url.is_empty() {
             findings.extend(url_finding(key, url));
         }
@@ -144,6 +150,12 @@ fn urls(config: &Config, findings: &mut Vec<Finding>) {
         let found = found_text(&upstream.region);
         let expected = format!("expected the name of a region, one of {}{found}", known.join(", "));
         findings.push(Finding::of(&["upstream.region", "upstream.regions"], expected));
+    }
+    if upstream.routing == Routing::ByOrganization && control_url(upstream).is_none() {
+        let expected = "expected the URL of a control host, because upstream.routing = \"by-organization\" asks it for the \
+                        list of organizations, and where one lives that is not known yet"
+            .to_owned();
+        findings.push(Finding::of(&["upstream.control", "upstream.routing"], expected));
     }
     for (index, host) in upstream.link_hosts.iter().enumerate() {
         if !is_authority(host) {
@@ -378,6 +390,7 @@ mod tests {
     fn every_url_is_checked() {
         check(|config| config.public_url = "box.example".to_owned(), &["public_url"]);
         check(|config| config.upstream.url = "https://sentry.io/api/0/".to_owned(), &["upstream.url"]);
+        check(|config| config.upstream.control = "sentry.io".to_owned(), &["upstream.control"]);
         let unset = |config: &mut Config| {
             config.upstream.regions.insert("moon".to_owned(), String::new());
         };
@@ -393,6 +406,25 @@ mod tests {
             config.upstream.url = "https://sentry.example".to_owned();
         };
         check(overridden, &[]);
+    }
+
+    #[test]
+    fn routing_by_organization_needs_a_control_host() {
+        let routed = |region: &str, url: &str, control: &str| {
+            let (region, url, control) = (region.to_owned(), url.to_owned(), control.to_owned());
+            move |config: &mut Config| {
+                config.upstream.routing = Routing::ByOrganization;
+                config.upstream.region = region;
+                config.upstream.url = url;
+                config.upstream.control = control;
+            }
+        };
+        check(routed("global", "", ""), &[]);
+        check(routed("us", "", ""), &[]);
+        check(routed("us", "http://127.0.0.1:8000", "http://127.0.0.1:8001"), &[]);
+        check(routed("us", "http://127.0.0.1:8000", ""), &["upstream.control"]);
+        check(routed("global", "https://sentry.example", ""), &["upstream.control"]);
+        check(|config| config.upstream.url = "https://sentry.example".to_owned(), &[]);
     }
 
     #[test]

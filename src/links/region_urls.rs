@@ -28,13 +28,14 @@ pub enum RegionUrlShape {
     Regions,
 }
 
-/// Returns the shape of what is found under a path; the path's literal parts are spelled without escapes.
+/// Returns the shape of what is found under a path, which comes normalized.
 pub fn shape_of(path: &str) -> Option<RegionUrlShape> {
     let mut segments = path.strip_prefix("/api/0/")?.split('/');
     let four = [segments.next(), segments.next(), segments.next(), segments.next()];
     match four {
         [Some("organizations"), Some(""), None, _] => Some(RegionUrlShape::OrganizationList),
-        [Some("organizations"), Some(name), Some(""), None] if !name.is_empty() => {
+        // Upstream decodes `%2F` before it routes: the path may be about something else than its segments say.
+        [Some("organizations"), Some(name), Some(""), None] if !name.is_empty() && !name.contains("%2F") => {
             Some(RegionUrlShape::Organization)
         }
         [Some("users"), Some("me"), Some("regions"), Some("")] if segments.next().is_none() => {
@@ -309,6 +310,8 @@ mod tests {
             ("/api/0/organizations", None),
             ("/api/0/organizations/acme", None),
             ("/api/0/organizations//", None),
+            ("/api/0/organizations/acme%2Fprojects%2Fweb/", None),
+            ("/api/0/organizations%2Facme/", None),
             ("/api/0/organizations/acme/projects/", None),
             ("/api/0/users/me/regions", None),
             ("/api/0/users/me/regions/x/", None),

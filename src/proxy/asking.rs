@@ -15,7 +15,7 @@ use http::{Method, Request, StatusCode, response};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time;
 
-use crate::admission::{AdmittedRequest, BodyFraming};
+use crate::admission::BodyFraming;
 use crate::budget::account::Reach;
 use crate::budget::ask::{Ask, Limit, Load, Patience, Payer};
 use crate::budget::permit::{self, Permit, Reservation};
@@ -24,8 +24,10 @@ use crate::credential::BudgetIdentity;
 use crate::headers;
 use crate::metrics::upstream::UpstreamOutcome;
 use crate::proxy::Proxy;
+use crate::proxy::directions::PlaceVerdict;
 use crate::proxy::landing::ForwardFailure;
 use crate::proxy::provenance::TakeOff;
+use crate::regions::DirectedRequest;
 use crate::upstream::error::{UpstreamError, UpstreamFault};
 use crate::upstream::{Attempts, IncomingBody, OutgoingBody};
 
@@ -48,7 +50,7 @@ pub struct Answer {
 /// Something to be asked upstream, for whom, and by which limit.
 #[derive(Debug)]
 pub struct Inquiry<'a> {
-    request: &'a AdmittedRequest,
+    request: &'a DirectedRequest,
     ask: Ask,
 }
 
@@ -75,7 +77,7 @@ impl Proxy {
     /// Returns what is to be asked for a request, by this method.
     pub fn inquiry<'a>(
         &self,
-        request: &'a AdmittedRequest,
+        request: &'a DirectedRequest,
         method: &Method,
         patience: Patience,
     ) -> Inquiry<'a> {
@@ -85,12 +87,11 @@ impl Proxy {
     }
 
     /// Returns what a request counts against, when it is sent by this method.
-    pub fn limit_of(&self, request: &AdmittedRequest, method: &Method) -> Limit {
+    pub fn limit_of(&self, request: &DirectedRequest, method: &Method) -> Limit {
         // Sentry counts by its address whom it does not know.
         let is_stranger = self.credentials().is_stranger(request.partition());
         let identity = if is_stranger { BudgetIdentity::Address } else { request.budget_identity() };
-        let payer =
-            Payer { upstream: self.regions().upstream(request).name(), identity, method: method.clone() };
+        let payer = Payer { upstream: request.upstream().name(), identity, method: method.clone() };
         Limit { payer, route: request.route().label.clone() }
     }
 
@@ -145,7 +146,7 @@ impl Proxy {
     /// Waits for a request's turn, out of what is left of its patience.
     async fn take_turn(
         &self,
-        request: &AdmittedRequest,
+        request: &DirectedRequest,
         attempt: &mut Attempt,
     ) -> Option<OwnedSemaphorePermit> {
         let waiting = Stopwatch::start();
@@ -192,7 +193,7 @@ impl Proxy {
     /// Sends a request for which there is a place, and notes what the answer says of its credential.
     pub async fn send_once(
         &self,
-        request: &AdmittedRequest,
+        request: &DirectedRequest,
         outgoing: Option<Request<OutgoingBody>>,
         reservation: Reservation,
     ) -> Result<Answer, ForwardFailure> {
@@ -202,7 +203,10 @@ impl Proxy {
         };
         let take_off = self.take_off();
         let result = self.send(outgoing, reservation, take_off).await;
-        if let Ok(answer) = &result {
+        // What a region says to a token that is not its own says nothing of the token.
+        if self.note_place(request, &result) == PlaceVerdict::Plausible
+            && let Ok(answer) = &result
+        {
             self.note_verdict(request, answer.head.status, take_off.at);
         }
         result

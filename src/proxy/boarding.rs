@@ -15,12 +15,13 @@ use tokio::time;
 use crate::cache::directives::Validation;
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::generations::{Stamp, Standing};
-use crate::cache::key::CacheKey;
+use crate::cache::key::{CacheKey, normalized_path};
 use crate::cache::single_flight::{Boarding, FlightLost, Seat};
 use crate::cache::stored_response::{Found, StoredResponse};
 use crate::cache::terms::Trouble;
 use crate::handling::{ForwardReason, Handling};
 use crate::headers::{CacheOutcome, CacheStatus};
+use crate::links::region_urls;
 use crate::proxy::body::ReplyBody;
 use crate::proxy::flight::{Demand, Itinerary};
 use crate::proxy::forward;
@@ -206,7 +207,7 @@ impl Proxy {
                 if !self.may_have(miss, audience, boarding) {
                     return None;
                 }
-                let shape = self.region_url_shape(request);
+                let shape = region_urls::shape_of(&normalized_path(request.path()));
                 let (mut head, body) = parcel.take()?.into_parts();
                 let body = reply::in_readable_coding(request, shape, &mut head.headers, body);
                 head.headers.extend(landing.limits.as_ref().clone());

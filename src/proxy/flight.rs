@@ -20,6 +20,7 @@ use crate::budget::permit::Permit;
 use crate::cache::body::{StoredBody, decode};
 use crate::cache::freshness::{self, Decision};
 use crate::cache::generations::{Standing, TagSlots};
+use crate::cache::key::normalized_path;
 use crate::cache::store::{Inserted, Insertion};
 use crate::cache::stored_response::{Found, StoredResponse};
 use crate::cache::storing::{self, NotStorable};
@@ -140,7 +141,7 @@ impl Proxy {
         let request = &itinerary.target.request;
         let stored = approach.stored.as_deref();
         let answer = self.exchange(self.inquiry(request, &Method::GET, approach.patience), || {
-            let mut outgoing = outgoing::for_flight(request, self.regions().target(request)?, stored);
+            let mut outgoing = outgoing::for_flight(request, request.target()?, stored);
             self.pass_on_interim(request, &mut outgoing);
             Some(outgoing)
         });
@@ -320,11 +321,8 @@ impl Proxy {
         let is_gzip = headers::content_coding(&head.headers) == ContentCoding::Gzip;
         let plain = if is_gzip { self.decoded(bytes).await? } else { bytes.clone() };
         let is_json = head.status.is_success() && headers::is_json(&head.headers);
-        let splices = self
-            .region_url_shape(request)
-            .filter(|_| is_json)
-            .map(|shape| region_urls::scan(&plain, shape, &|url| self.regions().reaches(url)).splices)
-            .unwrap_or_default();
+        let shape = region_urls::shape_of(&normalized_path(request.path())).filter(|_| is_json);
+        let splices = shape.map(|shape| self.read_regions(&plain, shape)).unwrap_or_default();
         if !splices.is_empty() {
             head.headers.remove(header::CONTENT_ENCODING);
             return Some(StoredBody::spliced(plain, splices));

@@ -13,7 +13,6 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, StatusCode, response};
 use http_body_util::BodyExt as _;
 
-use crate::admission::AdmittedRequest;
 use crate::budget::ask::Patience;
 use crate::budget::permit::Reservation;
 use crate::cache::body::decode;
@@ -30,6 +29,7 @@ use crate::proxy::body::{NotCollected, ReplyBody};
 use crate::proxy::landing::ForwardFailure;
 use crate::proxy::outgoing::{self, Codings};
 use crate::proxy::reply::{self, Reply};
+use crate::regions::DirectedRequest;
 use crate::upstream::error::UpstreamFault;
 use crate::upstream::{OnInterim, OutgoingBody};
 
@@ -37,7 +37,7 @@ impl Proxy {
     /// Forwards a request as it is.
     pub async fn forward(
         &self,
-        request: Arc<AdmittedRequest>,
+        request: Arc<DirectedRequest>,
         body: OutgoingBody,
         reason: ForwardReason,
     ) -> Reply {
@@ -47,7 +47,7 @@ impl Proxy {
     /// Forwards a request as it is, waiting for no longer than so.
     pub async fn forward_with(
         &self,
-        request: Arc<AdmittedRequest>,
+        request: Arc<DirectedRequest>,
         body: OutgoingBody,
         (reason, patience): (ForwardReason, Patience),
     ) -> Reply {
@@ -75,7 +75,7 @@ impl Proxy {
     /// Sends a write for which there is a place; it runs to its end although its client leaves now.
     async fn write(
         &self,
-        request: Arc<AdmittedRequest>,
+        request: Arc<DirectedRequest>,
         body: OutgoingBody,
         (reason, reservation): (ForwardReason, Reservation),
     ) -> Reply {
@@ -96,25 +96,20 @@ impl Proxy {
 
     fn outgoing_as_it_is(
         &self,
-        request: &Arc<AdmittedRequest>,
+        request: &Arc<DirectedRequest>,
         body: OutgoingBody,
     ) -> Option<Request<OutgoingBody>> {
-        let target = self.regions().target(request)?;
-        let is_read = self.shape_to_find(request).is_some();
+        let target = request.target()?;
+        let is_read = shape_to_find(request).is_some();
         let codings = if is_read { Codings::IdentityOnly } else { Codings::AsAsked };
         let mut outgoing = outgoing::as_it_is(request, target, codings, body);
         self.pass_on_interim(request, &mut outgoing);
         Some(outgoing)
     }
 
-    /// Returns the shape in which an answer's body names regions, if it is to be found. One to `HEAD` has no body.
-    fn shape_to_find(&self, request: &AdmittedRequest) -> Option<RegionUrlShape> {
-        self.region_url_shape(request).filter(|_| *request.method() != http::Method::HEAD)
-    }
-
     async fn pass_on(
         &self,
-        request: &AdmittedRequest,
+        request: &DirectedRequest,
         answer: Result<Answer, ForwardFailure>,
         reason: ForwardReason,
     ) -> Reply {
@@ -122,7 +117,7 @@ impl Proxy {
             Ok(Answer { head, body, permit, .. }) => {
                 let status = head.status;
                 let body = ReplyBody::streaming(body, permit);
-                match self.localize(request, self.shape_to_find(request), head, body).await {
+                match self.localize(request, shape_to_find(request), head, body).await {
                     Ok(response) => forwarded(response, reason, status),
                     Err(failure) => failed(failure, reason, Some(status)),
                 }
@@ -133,7 +128,7 @@ impl Proxy {
 
     /// Has upstream's interim responses told to the client of a request, made ours as its final one will be: "a proxy MUST
     /// forward 1xx responses unless the proxy itself requested the generation of the 1xx response" (RFC 9110 §15.2).
-    pub fn pass_on_interim(&self, request: &Arc<AdmittedRequest>, outgoing: &mut Request<OutgoingBody>) {
+    pub fn pass_on_interim(&self, request: &Arc<DirectedRequest>, outgoing: &mut Request<OutgoingBody>) {
         let Some(ticket) = request.interim().cloned() else { return };
         let (proxy, request) = (self.clone(), Arc::clone(request));
         outgoing.extensions_mut().insert(OnInterim(Arc::new(move |status, mut fields| {
@@ -147,7 +142,7 @@ impl Proxy {
     }
 
     /// Makes unusable what a write has changed.
-    fn invalidate(&self, request: &AdmittedRequest, answer: &Result<Answer, ForwardFailure>) {
+    fn invalidate(&self, request: &DirectedRequest, answer: &Result<Answer, ForwardFailure>) {
         let none = HeaderMap::new();
         let (outcome, fields) = match answer {
             Ok(Answer { head, .. }) => (WriteOutcome::Answered(head.status), &head.headers),
@@ -166,7 +161,7 @@ impl Proxy {
             request,
             outcome,
             answer: fields,
-            upstream: self.regions().upstream(request).authority(),
+            upstream: request.upstream().authority(),
             further_names: &[],
         };
         let touched = invalidation::caused_by(&write, self.settings().invalidation);
@@ -182,7 +177,7 @@ impl Proxy {
     /// When a body that must be read broke off.
     pub async fn localize(
         &self,
-        request: &AdmittedRequest,
+        request: &DirectedRequest,
         shape: Option<RegionUrlShape>,
         mut head: response::Parts,
         body: ReplyBody,
@@ -203,7 +198,7 @@ impl Proxy {
 
     async fn with_region_urls(
         &self,
-        request: &AdmittedRequest,
+        request: &DirectedRequest,
         shape: RegionUrlShape,
         head: &mut response::Parts,
         body: ReplyBody,
@@ -217,7 +212,7 @@ impl Proxy {
             }
         };
         let plain = plain(&head.headers, &collected.bytes, self.memory().limit());
-        let splices = region_urls::scan(&plain, shape, &|url| self.regions().reaches(url)).splices;
+        let splices = self.read_regions(&plain, shape);
         let bytes = if splices.is_empty() {
             collected.bytes
         } else {
@@ -229,11 +224,12 @@ impl Proxy {
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         Ok(ReplyBody::whole(bytes))
     }
+}
 
-    /// Returns the shape in which the answer to this request names regions, if it does and that is wanted.
-    pub fn region_url_shape(&self, request: &AdmittedRequest) -> Option<RegionUrlShape> {
-        self.settings().region_urls.then(|| region_urls::shape_of(&normalized_path(request.path()))).flatten()
-    }
+/// Returns the shape in which an answer's body names regions and organizations, if it does. One to `HEAD` has no body.
+fn shape_to_find(request: &DirectedRequest) -> Option<RegionUrlShape> {
+    let is_head = *request.method() == http::Method::HEAD;
+    region_urls::shape_of(&normalized_path(request.path())).filter(|_| !is_head)
 }
 
 /// Returns the body without its coding; empty, so that nothing is found in it, where that cannot be undone.

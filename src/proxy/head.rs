@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, response};
 
-use crate::admission::{AdmittedRequest, Eligibility};
+use crate::admission::Eligibility;
 use crate::budget::observation::Headroom;
 use crate::cache::directives::Storing;
 use crate::cache::stored_response::{Found, Provenance};
@@ -21,12 +21,13 @@ use crate::cache::storing::{self, NotStorable};
 use crate::proxy::provenance::TakeOff;
 use crate::proxy::sharing;
 use crate::proxy::{Proxy, Target};
+use crate::regions::DirectedRequest;
 
 impl Proxy {
     /// Compares upstream's answer to `HEAD` with what is stored, and keeps, freshens or removes that.
     pub async fn learn_from_head(
         &self,
-        request: &Arc<AdmittedRequest>,
+        request: &Arc<DirectedRequest>,
         head: &response::Parts,
         take_off: TakeOff,
     ) {

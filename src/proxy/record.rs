@@ -22,6 +22,7 @@ use crate::proxy::Rooms;
 use crate::proxy::body::ReplyBody;
 use crate::proxy::ledger::{Answer, Cost, Quality};
 use crate::proxy::reply::Reply;
+use crate::regions::DirectedRequest;
 use crate::routes::RouteLabel;
 
 /// One request, from its head to its answer's head.
@@ -32,6 +33,7 @@ pub struct Exchange {
     route: RouteLabel,
     class: Option<Arc<str>>,
     partition: CredentialPartition,
+    upstream: Option<Arc<str>>,
 }
 
 impl Exchange {
@@ -43,6 +45,7 @@ impl Exchange {
             route: RouteLabel::Other,
             class: None,
             partition: CredentialPartition::ANONYMOUS,
+            upstream: None,
         }
     }
 
@@ -51,6 +54,11 @@ impl Exchange {
         self.route = request.route().label.clone();
         self.class = request.route().class().cloned();
         self.partition = request.partition();
+    }
+
+    /// Notes where the request goes.
+    pub fn directed(&mut self, request: &DirectedRequest) {
+        self.upstream = Some(request.upstream().name());
     }
 
     /// Ends with the answer: counts it, logs it, and says in it what was done.
@@ -113,6 +121,7 @@ impl Line<'_> {
                 credential = credential.map(tracing::field::display),
                 handling = self.handling.label(),
                 reason = self.handling.reason_label(),
+                upstream = self.exchange.upstream.as_deref(),
                 upstream_status,
                 status = self.answered.as_u16(),
                 duration_us = micros(self.elapsed),
@@ -126,6 +135,7 @@ impl Line<'_> {
                 handling = self.handling.label(),
                 reason = self.handling.reason_label(),
                 detail = self.status.detail,
+                upstream = self.exchange.upstream.as_deref(),
                 upstream_status,
                 status = self.answered.as_u16(),
                 duration_us = micros(self.elapsed),

@@ -413,6 +413,8 @@ mod tests {
                 region: String::new(),
                 url: String::new(),
                 regions: std::collections::BTreeMap::new(),
+                control: String::new(),
+                routing: crate::config::Routing::Pinned,
                 link_hosts: Vec::new(),
                 roots,
                 ca_file: self.ca_file.path().to_owned(),

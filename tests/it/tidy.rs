@@ -26,7 +26,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (1, "metrics", "handling"),
     (1, "routes", "config credential"),
     (2, "admission", "config credential handling headers peer routes"),
-    (3, "regions", "admission config links routes"),
+    (3, "regions", "admission config credential handling links organizations routes"),
     (2, "cache::conditions", "headers"),
     (3, "cache::body", "links"),
     (3, "cache::key", "admission credential headers"),
