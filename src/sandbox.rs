@@ -34,6 +34,7 @@ use crate::sandbox::journal::{Journal, ReceivedRequest};
 use crate::sandbox::limits::{Allowance, Limits, Payer, Permit, Quota, Verdict};
 use crate::sandbox::router::{Call, allowed_origin};
 use crate::sandbox::shapes::Site;
+use crate::sandbox::silos::{Part, RegionUrls, Silo};
 use crate::sandbox::world::World;
 
 pub mod answer;
@@ -51,6 +52,7 @@ pub mod reads;
 pub mod route;
 pub mod router;
 pub mod shapes;
+pub mod silos;
 pub mod world;
 pub mod writes;
 
@@ -68,6 +70,8 @@ pub struct SandboxOptions {
     pub url_prefix: BaseUrl,
     /// `links.regionUrl`, and the region of `/users/me/regions/`.
     pub region_url: BaseUrl,
+    /// Which part of a deployment it is.
+    pub silo: Silo,
     /// How much a caller may ask.
     pub allowance: Allowance,
     /// Shortest time that an answer takes.
@@ -93,6 +97,7 @@ impl Default for SandboxOptions {
             port: 0,
             url_prefix: BaseUrl::Given("https://sentry.io".to_owned()),
             region_url: BaseUrl::Given("https://us.sentry.io".to_owned()),
+            silo: Silo::Whole,
             allowance: Allowance { per_second: 40, at_once: 25 },
             min_latency: Duration::from_millis(20),
             max_latency: Duration::from_millis(60),
@@ -125,8 +130,7 @@ pub struct Sandbox {
 #[derive(Debug)]
 struct Premises {
     clock: Clock,
-    world: Mutex<World>,
-    site: Site,
+    part: Part,
     limits: Limits,
     faults: Faults,
     journal: Journal,
@@ -142,9 +146,14 @@ pub struct ClosedOnPurpose;
 impl Sandbox {
     /// Starts listening on loopback.
     pub async fn start(options: SandboxOptions) -> io::Result<Self> {
+        Self::start_in(options, Arc::default()).await
+    }
+
+    /// Starts listening on loopback, as a part of a world that others are part of, too.
+    pub async fn start_in(options: SandboxOptions, world: Arc<Mutex<World>>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
         let address = listener.local_addr()?;
-        let premises = Arc::new(Premises::new(options, address));
+        let premises = Arc::new(Premises::new(options, address, world));
         let listening = tokio::spawn(accept(listener, Arc::clone(&premises)));
         Ok(Self { address, premises, listening })
     }
@@ -157,6 +166,11 @@ impl Sandbox {
     /// Returns its base URL, `http://127.0.0.1:PORT`.
     pub fn origin(&self) -> String {
         origin_of(self.address)
+    }
+
+    /// Tells it where the regions of its deployment are.
+    pub fn tell_regions(&self, urls: RegionUrls) {
+        self.premises.part.tell_regions(urls);
     }
 
     /// Returns the switch that makes it fail.
@@ -213,15 +227,15 @@ fn origin_of(address: SocketAddr) -> String {
 }
 
 impl Premises {
-    fn new(options: SandboxOptions, address: SocketAddr) -> Self {
+    fn new(options: SandboxOptions, address: SocketAddr, world: Arc<Mutex<World>>) -> Self {
         let base = |url: BaseUrl| match url {
             BaseUrl::Given(url) => url,
             BaseUrl::OwnOrigin => origin_of(address),
         };
+        let (url_prefix, region_url) = (base(options.url_prefix), base(options.region_url));
         Self {
             clock: Clock::start(),
-            world: Mutex::new(World::new()),
-            site: Site { url_prefix: base(options.url_prefix), region_url: base(options.region_url) },
+            part: Part::new(options.silo, world, Site { url_prefix, region_url, regions: None }),
             limits: Limits::new(options.allowance),
             faults: Faults::default(),
             journal: Journal::default(),
@@ -293,7 +307,7 @@ async fn respond(
     let answer = match (&fault, quota, &permit) {
         (_, Some(quota), None) => Answer::too_many_requests(quota),
         (Some(Fault::Answer(status)), _, _) => broken(*status, quota),
-        _ => router::answer(&call, &premises.world, &premises.site),
+        _ => premises.part.answer(&call),
     };
     tokio::time::sleep(premises.latency(&call.path)).await;
     let origin = allowed_origin(&head.headers);
@@ -579,7 +593,7 @@ mod tests {
     #[test]
     fn latency_depends_on_the_path_alone() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let premises = Premises::new(SandboxOptions::default(), address);
+        let premises = Premises::new(SandboxOptions::default(), address, Arc::default());
         let (shortest, longest) = premises.latency;
         for path in ["/", "/a", DETAIL] {
             assert_eq!(premises.latency(path), premises.latency(path));

@@ -99,8 +99,9 @@ fn root(reading: &Reading<'_>) -> Answer {
 }
 
 fn regions(reading: &Reading<'_>) -> Answer {
-    let region = Object::start().text("name", "us").text("url", &reading.site.region_url).finish();
-    body(Object::start().list("regions", [region]).finish())
+    let region = |(name, url)| Object::start().text("name", name).text("url", url).finish();
+    let regions = reading.site.all_regions().into_iter().map(region);
+    body(Object::start().list("regions", regions).finish())
 }
 
 fn organizations(reading: &Reading<'_>) -> Result<Answer, Failure> {

@@ -181,7 +181,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let url = "https://sentry.io".to_owned();
-            let site = Site { url_prefix: url.clone(), region_url: url };
+            let site = Site { url_prefix: url.clone(), region_url: url, regions: None };
             Self { world: Mutex::new(World::new()), site }
         }
 

@@ -5,6 +5,7 @@
 
 use crate::sandbox::json::Object;
 use crate::sandbox::people::{Identity, MEMBER_SCOPES, OWNER_SCOPES, Person};
+use crate::sandbox::silos::{Home, RegionUrls};
 use crate::sandbox::world::{Organization, Project, Team};
 
 const AVATAR: &str = r#"{"avatarType":"letter_avatar","avatarUuid":null}"#;
@@ -95,8 +96,25 @@ const USER_OPTIONS: &str = concat!(
 pub struct Site {
     /// What stands before `/api/0/` in `Link`, and in `links.organizationUrl`.
     pub url_prefix: String,
-    /// `links.regionUrl`, and the one region of `/users/me/regions/`.
+    /// `links.regionUrl`, and the one region of `/users/me/regions/`, where there are not two.
     pub region_url: String,
+    /// Both regions of a deployment that has two.
+    pub regions: Option<RegionUrls>,
+}
+
+impl Site {
+    /// Returns the URL of the region where the organization of an id lives.
+    pub fn region_url_of(&self, id: u64) -> &str {
+        self.regions.as_ref().map_or(&self.region_url, |urls| urls.of(Home::of(id)))
+    }
+
+    /// Returns every region: its name and its URL.
+    pub fn all_regions(&self) -> Vec<(&'static str, &str)> {
+        match &self.regions {
+            Some(urls) => [Home::Us, Home::De].map(|home| (home.name(), urls.of(home))).to_vec(),
+            None => vec![(Home::Us.name(), &self.region_url)],
+        }
+    }
 }
 
 /// Returns an organization as it stands in lists.
@@ -107,7 +125,7 @@ pub fn organization_item(organization: &Organization, site: &Site) -> String {
 fn organization_members(organization: &Organization, site: &Site) -> Object {
     let links = Object::start()
         .text("organizationUrl", &site.url_prefix)
-        .text("regionUrl", &site.region_url)
+        .text("regionUrl", site.region_url_of(organization.id))
         .finish();
     Object::start()
         .identifier("id", organization.id)

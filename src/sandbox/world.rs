@@ -181,6 +181,13 @@ impl World {
             .find(|organization| is_named(organization.id, &organization.slug, id_or_slug))
     }
 
+    /// Returns the world as far as the organizations of some ids belong to it.
+    #[must_use]
+    pub fn of_organizations(&self, belongs: impl Fn(u64) -> bool) -> Self {
+        let own = self.organizations.iter().filter(|organization| belongs(organization.id));
+        Self { organizations: own.cloned().collect(), ..*self }
+    }
+
     /// Returns the organization that an issue belongs to.
     pub fn organization_of_issue(&self, issue: &str) -> Option<&Organization> {
         self.organizations.iter().find(|organization| organization.issue(issue).is_some())
