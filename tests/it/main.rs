@@ -18,6 +18,7 @@ mod passing;
 mod presentation;
 mod purging;
 mod recordings;
+mod regions;
 mod shared_cache;
 mod shield;
 mod staleness;
