@@ -17,6 +17,7 @@ mod commands;
 mod demo;
 mod failing;
 mod serving;
+mod silos;
 mod stopping;
 mod versions;
 mod webhooks;
