@@ -26,7 +26,6 @@ use crate::config::control::control_url;
 use crate::handling::RefusalReason;
 use crate::headers::{CACHE_STATUS, CacheStatus};
 use crate::metrics::Metrics;
-use crate::metrics::store::InvalidationCause;
 use crate::peer::Peer;
 use crate::proxy::Proxy;
 use crate::routes::tags::Tag;
@@ -253,7 +252,7 @@ fn webhooks_of(config: &Config, proxy: &Proxy) -> Option<Arc<Webhooks>> {
         return None;
     }
     let (clock, metrics, proxy) = (proxy.clock().clone(), proxy.shared_metrics(), proxy.clone());
-    let purge = webhooks::Purge::new(move |tags: &[Tag]| proxy.mark_stale(tags, InvalidationCause::Webhook));
+    let purge = webhooks::Purge::new(move |tags: &[Tag]| proxy.mark_stale(tags));
     Some(Arc::new(Webhooks::new(secret, clock, metrics, purge)))
 }
 

@@ -162,7 +162,7 @@ impl Proxy {
             outcome,
             answer: fields,
             upstream: request.upstream().authority(),
-            further_names: &[],
+            further_names: &self.further_names(request.path()),
         };
         let touched = invalidation::caused_by(&write, self.settings().invalidation);
         if !touched.is_empty() {

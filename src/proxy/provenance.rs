@@ -51,9 +51,16 @@ impl Proxy {
         self.generations().slots(&carried)
     }
 
+    /// Returns the names that the organization of a path has besides the one in it, as far as they were learned.
+    pub fn further_names(&self, path: &str) -> Vec<String> {
+        let path = normalized_path(path);
+        let name = tags::organization(&path);
+        name.map(|name| self.regions().organizations().names_of(name)).unwrap_or_default()
+    }
+
     fn tags_of(&self, request: &AdmittedRequest) -> Vec<Tag> {
         let path = normalized_path(request.path());
-        let mut carried = tags::carried_by(&path, &[]);
+        let mut carried = tags::carried_by(&path, &self.further_names(&path));
         carried.push(Tag::Route(request.route().label.as_str().to_owned()));
         carried.push(Tag::Credential(self.fingerprint_of(request)));
         carried.push(Tag::Seen(*request.partition().as_bytes(), path));

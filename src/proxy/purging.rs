@@ -22,8 +22,7 @@ impl Proxy {
         {
             return Err(SelectorError::Route);
         }
-        let tags = selector.tags(&[])?;
-        Ok(self.purge(tags, depth, InvalidationCause::Purge).await)
+        Ok(self.purge(selector.tags()?, depth).await)
     }
 
     /// Returns the fingerprint of a token, as people paste it.
@@ -32,30 +31,46 @@ impl Proxy {
     }
 
     /// Purges everything that carries any of these tags. Returns how many stored responses there were.
-    pub async fn purge(&self, tags: Vec<Tag>, depth: PurgeDepth, cause: InvalidationCause) -> u64 {
-        // Refusals, and what could not be shared, are few, and not worth looking through.
-        self.grounded().clear();
-        self.rejections().clear();
-        let proxy = self.clone();
+    async fn purge(&self, tags: Vec<Tag>, depth: PurgeDepth) -> u64 {
+        self.forget_refusals();
+        let (proxy, tags) = (self.clone(), self.under_every_name(tags));
         let purge =
             self.errands().run(async move { proxy.store().purge(&tags, depth, proxy.clock().now()).await });
         // It is gone only if it panicked: what was purged is, but nobody has counted it.
         let purged = purge.await.unwrap_or_default();
-        self.metrics().store.invalidated(cause);
+        self.metrics().store.invalidated(InvalidationCause::Purge);
         self.metrics().store.purged(purged);
         purged
     }
 
-    /// Makes everything that carries any of these tags stale, at once, and does not count it.
-    pub fn mark_stale(&self, tags: &[Tag], cause: InvalidationCause) {
-        self.grounded().clear();
-        self.rejections().clear();
-        self.generations().invalidate_tags(tags, Cause::SoftPurge, self.clock().now());
-        self.metrics().store.invalidated(cause);
+    /// Marks everything that carries any of these tags stale, at once and without counting it, because a webhook says so.
+    pub fn mark_stale(&self, tags: &[Tag]) {
+        self.forget_refusals();
+        let tags = self.under_every_name(tags.to_vec());
+        self.generations().invalidate_tags(&tags, Cause::SoftPurge, self.clock().now());
+        self.metrics().store.invalidated(InvalidationCause::Webhook);
     }
 
     /// Makes everything that is stored unusable. Returns how many responses there were.
     pub async fn purge_everything(&self) -> u64 {
-        self.purge(vec![Tag::Everything], PurgeDepth::Hard, InvalidationCause::Purge).await
+        self.purge(vec![Tag::Everything], PurgeDepth::Hard).await
+    }
+
+    /// Forgets refusals, and what could not be shared: they are few, and not worth looking through.
+    fn forget_refusals(&self) {
+        self.grounded().clear();
+        self.rejections().clear();
+    }
+
+    /// Adds the same tags under each further name of their organizations, as far as they were learned.
+    fn under_every_name(&self, mut tags: Vec<Tag>) -> Vec<Tag> {
+        let organizations = self.regions().organizations();
+        let further: Vec<Tag> = tags
+            .iter()
+            .filter_map(|tag| Some((tag, organizations.names_of(tag.organization()?))))
+            .flat_map(|(tag, names)| names.into_iter().map(|name| tag.under(&name)))
+            .collect();
+        tags.extend(further);
+        tags
     }
 }

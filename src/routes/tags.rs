@@ -62,6 +62,42 @@ impl Tag {
         Self::Area(Some(organization.to_owned()), area)
     }
 
+    /// Returns the name of the organization whose the tag is, if it is one's.
+    pub fn organization(&self) -> Option<&str> {
+        match self {
+            Self::Organization(name)
+            | Self::Project(name, _)
+            | Self::Team(name, _)
+            | Self::Release(name, _)
+            | Self::Area(Some(name), _) => Some(name),
+            Self::Everything
+            | Self::Unplaced
+            | Self::Issue(_)
+            | Self::Area(None, _)
+            | Self::Absent
+            | Self::Route(_)
+            | Self::Resource(_)
+            | Self::Below(_)
+            | Self::Credential(_)
+            | Self::Seen(..) => None,
+        }
+    }
+
+    /// Returns the same tag under another name of its organization.
+    #[must_use]
+    pub fn under(&self, other_name: &str) -> Self {
+        let mut tag = self.clone();
+        if let Self::Organization(name)
+        | Self::Project(name, _)
+        | Self::Team(name, _)
+        | Self::Release(name, _)
+        | Self::Area(Some(name), _) = &mut tag
+        {
+            other_name.clone_into(name);
+        }
+        tag
+    }
+
     /// Reads a tag as operators write it: `organization:acme`, `project:acme/web`, `team:acme/core`, `issue:4711`,
     /// `release:acme/web@1.0`. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
@@ -311,6 +347,23 @@ mod tests {
             assert!(carried.iter().any(|carried| carried.to_string() == tag), "{tag}");
         }
         assert!(!carried.contains(&Tag::Unplaced));
+    }
+
+    #[test]
+    fn a_tag_of_an_organization_is_told_under_its_other_name_and_any_other_tag_stays() {
+        for (tag, other) in [
+            ("organization:acme", "organization:4711"),
+            ("project:acme/web", "project:4711/web"),
+            ("team:acme/core", "team:4711/core"),
+            ("release:acme/1.0", "release:4711/1.0"),
+            ("issue:1", "issue:1"),
+        ] {
+            let tag = Tag::parse(tag).unwrap();
+            assert_eq!(tag.under("4711").to_string(), other);
+            assert_eq!(tag.organization().is_some(), tag.under("4711") != tag);
+        }
+        assert_eq!(Tag::area("acme", Area::Issues).under("4711"), Tag::area("4711", Area::Issues));
+        assert_eq!(Tag::Area(None, Area::Issues).under("4711"), Tag::Area(None, Area::Issues));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod interim;
 mod isolation;
 mod lifetimes;
 mod model;
+mod names;
 mod parts;
 mod passing;
 mod presentation;

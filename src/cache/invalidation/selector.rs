@@ -9,7 +9,6 @@ use http::Uri;
 
 use crate::cache::key::normalized_path;
 use crate::credential::Fingerprint;
-use crate::routes::place::is_number;
 use crate::routes::tags::{self, Tag};
 
 /// What is to be purged.
@@ -67,23 +66,15 @@ impl fmt::Display for Selector {
 }
 
 impl Selector {
-    /// Returns the organization that it names, if it names one.
-    pub fn organization(&self) -> Option<&str> {
-        match self {
-            Self::Organization(name) => Some(name),
-            Self::Url(_) | Self::Route(_) | Self::Credential(_) | Self::Tag(_) | Self::Everything => None,
-        }
-    }
-
-    /// Returns the tags that are meant. `further_names` are those that the organization it names has besides.
+    /// Returns the tags that are meant, of organizations under the name that it uses.
     ///
     /// # Errors
     /// What is meant cannot be told.
-    pub fn tags(&self, further_names: &[String]) -> Result<Vec<Tag>, SelectorError> {
+    pub fn tags(&self) -> Result<Vec<Tag>, SelectorError> {
         Ok(match self {
             Self::Url(url) => vec![Tag::Resource(tags::with_slash(&normalized_path(&path_of(url)?)))],
             Self::Route(template) => vec![Tag::Route(template.clone())],
-            Self::Organization(name) => of_organization(name, further_names)?,
+            Self::Organization(name) => of_organization(name)?,
             Self::Credential(fingerprint) => vec![Tag::Credential(Some(*fingerprint))],
             Self::Tag(text) => vec![Tag::parse(&normalized_path(text)).ok_or(SelectorError::Tag)?],
             Self::Everything => vec![Tag::Everything],
@@ -98,17 +89,12 @@ fn path_of(url: &str) -> Result<String, SelectorError> {
     if has_path { Ok(uri.path().to_owned()) } else { Err(SelectorError::Url) }
 }
 
-/// Returns the tags of an organization under each of its names; what does not say whose it is counts as its own.
-fn of_organization(name: &str, further_names: &[String]) -> Result<Vec<Tag>, SelectorError> {
+/// Returns the tags of an organization; what does not say whose it is counts as its own.
+fn of_organization(name: &str) -> Result<Vec<Tag>, SelectorError> {
     if name.is_empty() || name.contains('/') {
         return Err(SelectorError::Organization);
     }
-    let names = std::iter::once(normalized_path(name)).chain(further_names.iter().cloned());
-    let mut tags: Vec<Tag> = names.map(Tag::Organization).collect();
-    if !is_number(name) {
-        tags.push(Tag::Unplaced);
-    }
-    Ok(tags)
+    Ok(vec![Tag::Organization(normalized_path(name)), Tag::Unplaced])
 }
 
 #[cfg(test)]
@@ -116,7 +102,7 @@ mod tests {
     use super::*;
 
     fn tags(selector: &Selector) -> Vec<String> {
-        let tags = selector.tags(&[]).unwrap();
+        let tags = selector.tags().unwrap();
         tags.iter().map(ToString::to_string).collect()
     }
 
@@ -137,11 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn an_organization_means_all_its_names_and_what_may_be_its_own() {
-        assert_eq!(tags(&Selector::Organization(text("acme"))), ["organization:acme", "unplaced"]);
-        assert_eq!(tags(&Selector::Organization(text("4711"))), ["organization:4711"]);
-        let all = Selector::Organization(text("acme")).tags(&[text("4711")]).unwrap();
-        assert!(all.contains(&Tag::Organization(text("4711"))));
+    fn an_organization_means_what_says_so_and_what_may_be_its_own() {
+        for name in ["acme", "4711"] {
+            let expected = [format!("organization:{name}"), text("unplaced")];
+            assert_eq!(tags(&Selector::Organization(text(name))), expected);
+        }
     }
 
     #[test]
@@ -155,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_means_nothing() {
-        let error = |selector: &Selector| selector.tags(&[]).unwrap_err();
+        let error = |selector: &Selector| selector.tags().unwrap_err();
         for url in ["", "acme", "sentry.io", "/a b"] {
             assert_eq!(error(&Selector::Url(text(url))), SelectorError::Url, "{url}");
         }
