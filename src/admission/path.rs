@@ -3,6 +3,7 @@
 //! Invariant: nothing is ever fixed; what passes is sent as it was spelled. Not here: which paths are served.
 
 use crate::handling::{Refusal, RefusalReason};
+use crate::routes::template::decoded;
 
 /// Refuses a path that two servers could read in two ways. Nothing is ever fixed: what passes is sent as it is.
 pub fn check(path: &str) -> Result<(), Refusal> {
@@ -16,17 +17,22 @@ pub fn check(path: &str) -> Result<(), Refusal> {
     path.split('/').try_for_each(|segment| check_segment(segment).ok_or(UNSAFE))?;
     // A slug never holds a slash. Upstream's server decodes `%2F` before it routes, so that here one would hide which
     // organization, project or team the path is about.
-    if owners(path).any(|segment| segment.to_ascii_lowercase().contains("%2f")) {
+    if path.contains('%') && owners(path).any(|segment| segment.to_ascii_lowercase().contains("%2f")) {
         return Err(UNSAFE);
     }
     Ok(())
 }
 
-/// Returns the segments that name an organization, and a project or team of it.
+/// Returns the segments that name an organization, and a project or team of it, however the path spells what they are.
 fn owners(path: &str) -> impl Iterator<Item = &str> {
-    let slugs = [("/api/0/organizations/", 1), ("/api/0/projects/", 2), ("/api/0/teams/", 2)];
-    let named = slugs.iter().find_map(|(prefix, count)| Some((path.strip_prefix(prefix)?, *count)));
-    named.into_iter().flat_map(|(rest, count)| rest.split('/').take(count))
+    let mut segments = path.split('/').skip(1);
+    let mut plain = || decoded(segments.next().unwrap_or_default()).collect::<Vec<u8>>();
+    let count = match (plain().as_slice(), plain().as_slice(), plain().as_slice()) {
+        (b"api", b"0", b"organizations") => 1,
+        (b"api", b"0", b"projects" | b"teams") => 2,
+        _ => 0,
+    };
+    segments.take(count)
 }
 
 /// Returns `None` for a segment that is unsafe as it stands or once it is decoded.
@@ -80,6 +86,8 @@ mod tests {
             "/api/0/organizations/acme%2Fmembers%2F5/",
             "/api/0/projects/acme/web%2fkeys/",
             "/api/0/teams/a%2Fb/",
+            "/api/0/%6frganizations/acme%2Fmembers%2F5/",
+            "/%61pi/%30/projects/acme/web%2fkeys/",
             "/api/0/%00/",
             "/api/0/a%0ab/",
             "/api/0/a%7F/",
