@@ -3,7 +3,9 @@
 //! Invariant: an issue looks the same by number and by short id.
 //! Not here: organizations, projects, teams and members (`sandbox::shapes`).
 
+use crate::sandbox::inventory;
 use crate::sandbox::json::{Object, quoted};
+use crate::sandbox::occurrences;
 use crate::sandbox::shapes::Site;
 use crate::sandbox::world::{Issue, Organization, Project, Release};
 
@@ -37,7 +39,6 @@ fn issue_members(issue: &Issue, organization: &Organization, site: &Site) -> Obj
     let platform = project.map_or("", |project| project.platform.as_str());
     let value = issue.title.strip_prefix("ValueError: ").unwrap_or(&issue.title);
     let metadata = Object::start().text("value", value).text("type", "ValueError").finish();
-    let seen = issue.first_seen.text();
     Object::start()
         .identifier("id", issue.id)
         .raw("shareId", "null")
@@ -54,10 +55,11 @@ fn issue_members(issue: &Issue, organization: &Organization, site: &Site) -> Obj
         .raw("metadata", &metadata)
         .members(r#""numComments":0,"assignedTo":null,"isBookmarked":false,"isSubscribed":false"#)
         .members(r#""subscriptionDetails":null,"hasSeen":false,"annotations":[]"#)
-        .members(r#""issueType":"error","issueCategory":"error","isUnhandled":false,"count":"3""#)
+        .members(r#""issueType":"error","issueCategory":"error","isUnhandled":false"#)
+        .identifier("count", occurrences::EVENTS_PER_ISSUE)
         .members(r#""userCount":1"#)
-        .text("firstSeen", &seen)
-        .text("lastSeen", &seen)
+        .text("firstSeen", &issue.first_seen.text())
+        .text("lastSeen", &occurrences::last_seen(issue).text())
         .raw("stats", r#"{"24h":[]}"#)
 }
 
@@ -78,6 +80,8 @@ fn project_reference(project: &Project) -> String {
 pub fn release_item(release: &Release, organization: &Organization) -> String {
     let projects = organization.projects.iter().filter(|project| release.projects.contains(&project.slug));
     let url = release.url.as_deref().map_or_else(|| "null".to_owned(), quoted);
+    let released = release.released.map_or_else(|| "null".to_owned(), |date| quoted(&date.text()));
+    let last_deploy = release.deploys.first().map_or_else(|| "null".to_owned(), inventory::deploy);
     let short_version = release.version.rsplit('@').next().unwrap_or(&release.version);
     Object::start()
         .identifier("id", release.id)
@@ -86,10 +90,12 @@ pub fn release_item(release: &Release, organization: &Organization) -> String {
         .text("shortVersion", short_version)
         .members(r#""versionInfo":null,"ref":null"#)
         .raw("url", &url)
-        .raw("dateReleased", "null")
+        .raw("dateReleased", &released)
         .text("dateCreated", &release.created.text())
         .members(r#""data":{},"newGroups":0,"owner":null,"commitCount":0,"lastCommit":null"#)
-        .members(r#""deployCount":0,"lastDeploy":null,"authors":[]"#)
+        .raw("deployCount", &release.deploys.len().to_string())
+        .raw("lastDeploy", &last_deploy)
+        .raw("authors", "[]")
         .list("projects", projects.map(project_reference))
         .members(r#""firstEvent":null,"lastEvent":null"#)
         .finish()

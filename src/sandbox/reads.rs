@@ -9,10 +9,12 @@ use http::{HeaderName, StatusCode};
 use crate::sandbox::answer::Answer;
 use crate::sandbox::events;
 use crate::sandbox::failure::Failure;
-use crate::sandbox::json::{Object, list};
+use crate::sandbox::inventory;
+use crate::sandbox::json::{Object, list, quoted};
+use crate::sandbox::occurrences::{self, Occurrence};
 use crate::sandbox::pages::{Order, Page};
 use crate::sandbox::people::Identity;
-use crate::sandbox::route::{InOrganization, InProject, Route};
+use crate::sandbox::route::{InIssue, InOrganization, InProject, Route};
 use crate::sandbox::router::{Call, membership};
 use crate::sandbox::shapes::{self, Site};
 use crate::sandbox::world::{Issue, Organization, Project, World};
@@ -66,6 +68,11 @@ pub fn read(reading: &Reading<'_>, route: &Route) -> Result<Answer, Failure> {
             let organization = membership(reading.world, reading.identity, &organization.slug)?;
             issue_detail(reading, organization, issue)
         }
+        Route::OfIssue(issue, resource) => {
+            let organization = reading.world.organization_of_issue(issue).ok_or(Failure::NotFound)?;
+            let organization = membership(reading.world, reading.identity, &organization.slug)?;
+            in_issue(reading, (organization, issue), resource)
+        }
     }
 }
 
@@ -76,6 +83,11 @@ impl Reading<'_> {
         let shown = items.get(page.rows()).unwrap_or_default();
         let url = format!("{}{}", self.site.url_prefix, self.call.path);
         Ok(body(list(shown.iter().map(shape))).with(LINK, &page.link(&url, &self.call.query)))
+    }
+
+    /// Returns a page of things that are JSON already.
+    fn texts(&self, items: &[String]) -> Result<Answer, Failure> {
+        self.page(items, &Order::Page(items.len()), Clone::clone)
     }
 
     fn asks(&self, name: &str) -> Option<&str> {
@@ -192,6 +204,25 @@ fn in_organization(
         InOrganization::Release(version) => release_detail(organization, version),
         InOrganization::Issues => issues(reading, organization, None),
         InOrganization::Issue(issue) => issue_detail(reading, organization, issue),
+        InOrganization::OfIssue(issue, resource) => in_issue(reading, (organization, issue), resource),
+        InOrganization::Deploys(version) => {
+            let release = organization.release(version).ok_or(Failure::NotFound)?;
+            reading.page(&release.deploys, &Order::Page(release.deploys.len()), inventory::deploy)
+        }
+        InOrganization::Repositories => reading.texts(&inventory::repositories(organization)),
+        InOrganization::Monitors => reading.texts(&inventory::monitors(organization)),
+        InOrganization::Events => events_table(reading, organization),
+        InOrganization::EventsValidation => Ok(validation(reading)),
+        InOrganization::Event(project, event) => {
+            let project = organization.project(project).ok_or(Failure::NotFound)?;
+            one_of(&occurrences::of_organization(organization, Some(project)), event)
+        }
+        InOrganization::Trace(trace) => {
+            let events = occurrences::of_organization(organization, None).into_iter();
+            Ok(body(list(events.filter(|event| event.trace() == *trace).map(|event| event.in_trace()))))
+        }
+        // What has no replays is not in it.
+        InOrganization::ReplayCount => Ok(body("{}".to_owned())),
         InOrganization::ShortId(issue) => {
             let issue = organization.issue(issue).ok_or(Failure::NotFound)?;
             Ok(body(events::short_id(issue, organization, reading.site)))
@@ -219,8 +250,69 @@ fn in_project(
         InProject::Keys => reading.page(&[project], &Order::Page(1), |project| events::key_item(project)),
         InProject::Releases => releases(reading, organization),
         InProject::Release(version) => release_detail(organization, version),
-        InProject::Empty => reading.page::<()>(&[], &Order::Row(0), |()| String::new()),
+        InProject::Events => {
+            let events = occurrences::of_organization(organization, Some(project));
+            reading.page(&events, &Order::Row(events.len()), Occurrence::item)
+        }
+        InProject::Event(event) => one_of(&occurrences::of_organization(organization, Some(project)), event),
     }
+}
+
+fn in_issue(
+    reading: &Reading<'_>,
+    (organization, issue): (&Organization, &str),
+    resource: &InIssue,
+) -> Result<Answer, Failure> {
+    let issue = organization.issue(issue).ok_or(Failure::NotFound)?;
+    let events = occurrences::of_issue(issue, organization);
+    match resource {
+        InIssue::Events => reading.page(&events, &Order::Row(events.len()), Occurrence::item),
+        InIssue::Event(event) => one_of(&events, event),
+        InIssue::Tags => Ok(body(occurrences::tags(&events))),
+        InIssue::Tag(key) => occurrences::tag_values(&events, key).map(body).ok_or(Failure::NotFound),
+        InIssue::Autofix => Ok(body(r#"{"autofix":null}"#.to_owned())),
+        InIssue::Empty => Ok(body("[]".to_owned())),
+    }
+}
+
+fn one_of(events: &[Occurrence<'_>], name: &str) -> Result<Answer, Failure> {
+    occurrences::named(events, name).map(|event| body(event.detail())).ok_or(Failure::NotFound)
+}
+
+/// Returns a table of the organization's events: the columns that are asked for, the projects, the trace.
+fn events_table(reading: &Reading<'_>, organization: &Organization) -> Result<Answer, Failure> {
+    let query = &reading.call.query;
+    let columns: Vec<&str> = query.all("field").collect();
+    if columns.is_empty() {
+        return Err(Failure::Invalid("No columns selected".to_owned()));
+    }
+    let trace = query.last("query").and_then(|query| query.strip_prefix("trace:"));
+    let mut events = occurrences::of_organization(organization, None);
+    events.retain(|event| trace.is_none_or(|trace| event.trace() == trace));
+    let page = Page::of(&Order::Page(events.len()), query)?;
+    let shown = events.get(page.rows()).unwrap_or_default();
+    let url = format!("{}{}", reading.site.url_prefix, reading.call.path);
+    Ok(body(occurrences::table(shown, &columns)).with(LINK, &page.link(&url, query)))
+}
+
+/// Says of a table that it can be made; the sandbox knows no other.
+fn validation(reading: &Reading<'_>) -> Answer {
+    let query = &reading.call.query;
+    let valid = |name: &str| {
+        let name = Object::start().text("name", name).members(r#""valid":true,"attrType":null,"error":null"#);
+        name.finish()
+    };
+    let dataset = query.last("dataset").unwrap_or("errors");
+    let dataset = format!(r#"{{"name":{},"valid":true,"error":null}}"#, quoted(dataset));
+    body(
+        Object::start()
+            .members(r#""valid":true,"projects":[],"environment":[]"#)
+            .list("dataset", [dataset])
+            .list("field", query.all("field").map(valid))
+            .raw("query", r#"{"valid":true,"error":null,"fields":[]}"#)
+            .list("orderby", query.all("orderby").map(valid))
+            .finish(),
+    )
 }
 
 fn releases(reading: &Reading<'_>, organization: &Organization) -> Result<Answer, Failure> {

@@ -42,6 +42,8 @@ pub enum Route {
     TeamProjects(String, String),
     /// `/issues/{issue}/`.
     Issue(String),
+    /// A resource of an issue, without its organization: `/issues/{issue}/…`.
+    OfIssue(String, InIssue),
 }
 
 /// A resource of an organization.
@@ -61,13 +63,48 @@ pub enum InOrganization {
     Releases,
     /// `releases/{version}/`.
     Release(String),
+    /// `releases/{version}/deploys/`.
+    Deploys(String),
     /// `issues/`.
     Issues,
     /// `issues/{issue}/`.
     Issue(String),
+    /// A resource of an issue: `issues/{issue}/…`.
+    OfIssue(String, InIssue),
     /// `shortids/{short id}/`.
     ShortId(String),
-    /// A list that is empty in the sandbox: `repos/`, `dashboards/`, an issue's `events/`, a release's `deploys/`, …
+    /// `repos/`.
+    Repositories,
+    /// `monitors/`.
+    Monitors,
+    /// `events/`: a table.
+    Events,
+    /// `events/validate/`: whether such a table can be made.
+    EventsValidation,
+    /// `events/{project}:{event}/`.
+    Event(String, String),
+    /// `trace/{trace}/`.
+    Trace(String),
+    /// `replay-count/`.
+    ReplayCount,
+    /// A list that is empty in the sandbox: `dashboards/`, an issue's `hashes/`, a release's `commits/`, …
+    Empty,
+}
+
+/// A resource of an issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InIssue {
+    /// `events/`.
+    Events,
+    /// `events/{event}/`: an identifier, `latest`, `oldest` or `recommended`.
+    Event(String),
+    /// `tags/`.
+    Tags,
+    /// `tags/{key}/`.
+    Tag(String),
+    /// `autofix/`.
+    Autofix,
+    /// `external-issues/`, `hashes/`: empty in the sandbox.
     Empty,
 }
 
@@ -84,8 +121,10 @@ pub enum InProject {
     Releases,
     /// `releases/{version}/`.
     Release(String),
-    /// A list that is empty in the sandbox: `events/`.
-    Empty,
+    /// `events/`.
+    Events,
+    /// `events/{event}/`.
+    Event(String),
 }
 
 /// Which family of scopes a route asks for.
@@ -140,6 +179,9 @@ fn known(segments: &[&str]) -> Option<Route> {
             Some(Route::TeamProjects(owned(organization), owned(team)))
         }
         ["issues" | "groups", issue] => Some(Route::Issue(owned(issue))),
+        ["issues" | "groups", issue, rest @ ..] => {
+            in_issue(rest).map(|resource| Route::OfIssue(owned(issue), resource))
+        }
         _ => None,
     }
 }
@@ -156,9 +198,34 @@ fn in_organization(segments: &[&str]) -> Option<InOrganization> {
         ["issues"] => Some(InOrganization::Issues),
         ["issues", issue] => Some(InOrganization::Issue((*issue).to_owned())),
         ["shortids", issue] => Some(InOrganization::ShortId((*issue).to_owned())),
-        ["repos" | "monitors" | "dashboards" | "tags" | "issues-stats" | "sentry-app-installations"]
-        | ["issues", _, "events" | "hashes"]
-        | ["releases", _, "deploys" | "commits"] => Some(InOrganization::Empty),
+        ["releases", version, "deploys"] => Some(InOrganization::Deploys((*version).to_owned())),
+        ["issues", issue, rest @ ..] => {
+            in_issue(rest).map(|resource| InOrganization::OfIssue((*issue).to_owned(), resource))
+        }
+        ["repos"] => Some(InOrganization::Repositories),
+        ["monitors"] => Some(InOrganization::Monitors),
+        ["events"] => Some(InOrganization::Events),
+        ["events", "validate"] => Some(InOrganization::EventsValidation),
+        ["events", event] => {
+            let (project, event) = event.split_once(':')?;
+            Some(InOrganization::Event(project.to_owned(), event.to_owned()))
+        }
+        ["trace", trace] => Some(InOrganization::Trace((*trace).to_owned())),
+        ["replay-count"] => Some(InOrganization::ReplayCount),
+        ["dashboards" | "tags" | "issues-stats" | "sentry-app-installations"]
+        | ["releases", _, "commits"] => Some(InOrganization::Empty),
+        _ => None,
+    }
+}
+
+fn in_issue(segments: &[&str]) -> Option<InIssue> {
+    match segments {
+        ["events"] => Some(InIssue::Events),
+        ["events", event] => Some(InIssue::Event((*event).to_owned())),
+        ["tags"] => Some(InIssue::Tags),
+        ["tags", key] => Some(InIssue::Tag((*key).to_owned())),
+        ["autofix"] => Some(InIssue::Autofix),
+        ["external-issues" | "hashes"] => Some(InIssue::Empty),
         _ => None,
     }
 }
@@ -170,7 +237,8 @@ fn in_project(segments: &[&str]) -> Option<InProject> {
         ["keys"] => Some(InProject::Keys),
         ["releases"] => Some(InProject::Releases),
         ["releases", version] => Some(InProject::Release((*version).to_owned())),
-        ["events"] => Some(InProject::Empty),
+        ["events"] => Some(InProject::Events),
+        ["events", event] => Some(InProject::Event((*event).to_owned())),
         _ => None,
     }
 }
@@ -183,7 +251,9 @@ impl Route {
             Self::Team(..) | Self::Issue(_) => "GET, PUT, DELETE, HEAD, OPTIONS",
             Self::Organization(_, resource) => resource.allow(),
             Self::Project(_, _, resource) => resource.allow(),
-            Self::Root | Self::Auth | Self::Regions | Self::AllProjects => "GET, HEAD, OPTIONS",
+            Self::Root | Self::Auth | Self::Regions | Self::AllProjects | Self::OfIssue(..) => {
+                "GET, HEAD, OPTIONS"
+            }
         }
     }
 
@@ -200,7 +270,7 @@ impl Route {
             Self::Organizations => Permission::Organization,
             Self::AllProjects | Self::TeamProjects(..) => Permission::Project,
             Self::Team(..) => Permission::Team,
-            Self::Issue(_) => Permission::Event,
+            Self::Issue(_) | Self::OfIssue(..) => Permission::Event,
             Self::Organization(_, resource) => resource.permission(),
             Self::Project(_, _, resource) => resource.permission(),
         }
@@ -213,18 +283,42 @@ impl InOrganization {
             Self::Detail | Self::Release(_) | Self::Issues | Self::Issue(_) => {
                 "GET, PUT, DELETE, HEAD, OPTIONS"
             }
-            Self::Teams | Self::Members | Self::Releases | Self::Empty => "GET, POST, HEAD, OPTIONS",
-            Self::Projects | Self::Environments | Self::ShortId(_) => "GET, HEAD, OPTIONS",
+            Self::Teams
+            | Self::Members
+            | Self::Releases
+            | Self::Deploys(_)
+            | Self::Repositories
+            | Self::Monitors
+            | Self::Empty => "GET, POST, HEAD, OPTIONS",
+            Self::Projects
+            | Self::Environments
+            | Self::ShortId(_)
+            | Self::OfIssue(..)
+            | Self::Events
+            | Self::EventsValidation
+            | Self::Event(..)
+            | Self::Trace(_)
+            | Self::ReplayCount => "GET, HEAD, OPTIONS",
         }
     }
 
     const fn permission(&self) -> Permission {
         match self {
-            Self::Detail | Self::Projects | Self::Environments | Self::Empty => Permission::Organization,
+            Self::Detail
+            | Self::Projects
+            | Self::Environments
+            | Self::Repositories
+            | Self::Monitors
+            | Self::Events
+            | Self::EventsValidation
+            | Self::Event(..)
+            | Self::Trace(_)
+            | Self::ReplayCount
+            | Self::Empty => Permission::Organization,
             Self::Teams => Permission::Team,
             Self::Members => Permission::Member,
-            Self::Releases | Self::Release(_) => Permission::Project,
-            Self::Issues | Self::Issue(_) | Self::ShortId(_) => Permission::Event,
+            Self::Releases | Self::Release(_) | Self::Deploys(_) => Permission::Project,
+            Self::Issues | Self::Issue(_) | Self::OfIssue(..) | Self::ShortId(_) => Permission::Event,
         }
     }
 }
@@ -234,14 +328,14 @@ impl InProject {
         match self {
             Self::Detail | Self::Issues | Self::Release(_) => "GET, PUT, DELETE, HEAD, OPTIONS",
             Self::Keys | Self::Releases => "GET, POST, HEAD, OPTIONS",
-            Self::Empty => "GET, HEAD, OPTIONS",
+            Self::Events | Self::Event(_) => "GET, HEAD, OPTIONS",
         }
     }
 
     const fn permission(&self) -> Permission {
         match self {
             Self::Detail | Self::Keys | Self::Releases | Self::Release(_) => Permission::Project,
-            Self::Issues | Self::Empty => Permission::Event,
+            Self::Issues | Self::Events | Self::Event(_) => Permission::Event,
         }
     }
 }

@@ -339,7 +339,19 @@ mod tests {
             "/api/0/organizations/org-002/repos/",
             "/api/0/organizations/org-002/issues-stats/?statsPeriod=24h",
             "/api/0/organizations/org-002/issues/PROJECT-001-2/events/",
-            "/api/0/organizations/org-002/releases/not-there-yet/deploys/",
+            "/api/0/organizations/org-002/releases/web@1.0.1/deploys/",
+            "/api/0/organizations/org-002/releases/not-there-yet/commits/",
+            "/api/0/organizations/org-002/monitors/",
+            "/api/0/organizations/org-002/events/?field=title&field=count()",
+            "/api/0/organizations/org-002/events/validate/?field=title",
+            "/api/0/organizations/org-002/replay-count/",
+            "/api/0/organizations/org-002/trace/00000000000000000000000000000000/",
+            "/api/0/organizations/org-002/issues/PROJECT-001-2/events/latest/",
+            "/api/0/organizations/org-002/issues/PROJECT-001-2/tags/",
+            "/api/0/organizations/org-002/issues/PROJECT-001-2/tags/level/",
+            "/api/0/organizations/org-002/issues/PROJECT-001-2/autofix/",
+            "/api/0/organizations/org-002/issues/PROJECT-001-2/external-issues/",
+            "/api/0/issues/10122/events/latest/",
             "/api/0/organizations/org-002/issues/",
             "/api/0/organizations/org-002/issues/PROJECT-001-2/",
             "/api/0/organizations/org-002/shortids/PROJECT-001-2/",
@@ -386,6 +398,47 @@ mod tests {
         assert_eq!(left, all.as_array().unwrap().len() - 4);
         let (_, fields, _) = bench.ask(("GET", OWNER_TOKEN, issues, ""), None).await;
         assert_eq!(fields.get("x-hits").unwrap(), &left.to_string());
+    }
+
+    #[tokio::test]
+    async fn an_event_is_the_same_wherever_it_stands() {
+        let bench = Bench::new();
+        let issue = "/api/0/organizations/org-002/issues/PROJECT-001-2";
+        let latest = bench.json(OWNER_TOKEN, &format!("{issue}/events/latest/")).await;
+        let (id, trace) = (latest["id"].as_str().unwrap(), &latest["contexts"]["trace"]["trace_id"]);
+        for path in [
+            format!("{issue}/events/{id}/"),
+            format!("/api/0/organizations/org-002/events/project-001:{id}/"),
+            format!("/api/0/projects/org-002/project-001/events/{id}/"),
+            "/api/0/issues/10122/events/latest/".to_owned(),
+        ] {
+            assert_eq!(bench.json(OWNER_TOKEN, &path).await, latest, "{path}");
+        }
+        let elsewhere = format!("/api/0/projects/org-002/project-002/events/{id}/");
+        assert_eq!(bench.ask(("GET", OWNER_TOKEN, &elsewhere, ""), None).await.0, 404);
+        let trace = format!("/api/0/organizations/org-002/trace/{}/", trace.as_str().unwrap());
+        assert_eq!(bench.json(OWNER_TOKEN, &trace).await[0]["event_id"], id);
+    }
+
+    #[tokio::test]
+    async fn a_release_shows_its_deploys_and_that_it_was_released() {
+        let bench = Bench::new();
+        let release = "/api/0/organizations/org-002/releases/web@1.0.1/";
+        let deploys = format!("{release}deploys/");
+        assert_eq!(bench.json(OWNER_TOKEN, &deploys).await, serde_json::json!([]));
+        let deploy = ("POST", OWNER_TOKEN, deploys.as_str(), r#"{"environment":"production"}"#);
+        assert_eq!(bench.ask(deploy, None).await.0, 201);
+        let finalize = r#"{"dateReleased":"2026-01-01T00:00:00Z"}"#;
+        assert_eq!(bench.ask(("PUT", OWNER_TOKEN, release, finalize), None).await.0, 200);
+        assert_eq!(bench.json(OWNER_TOKEN, &deploys).await[0]["environment"], "production");
+        let found = bench.json(OWNER_TOKEN, release).await;
+        assert_eq!(
+            (found["deployCount"].as_u64(), found["lastDeploy"]["name"].clone()),
+            (Some(1), serde_json::Value::Null)
+        );
+        assert_eq!(found["dateReleased"], "2023-02-01T00:02:00Z");
+        let nowhere = "/api/0/organizations/org-002/releases/none/deploys/";
+        assert_eq!(bench.ask(("POST", OWNER_TOKEN, nowhere, r#"{"environment":"x"}"#), None).await.0, 404);
     }
 
     #[tokio::test]

@@ -31,6 +31,11 @@ impl Date {
         format!("2023-{month:02}-{day:02}T{:02}:{:02}:00Z", minute / 60, minute % 60)
     }
 
+    /// Returns the date so many minutes later.
+    pub const fn after(self, minutes: u64) -> Self {
+        Self(self.0.saturating_add(minutes))
+    }
+
     /// Returns milliseconds since the Unix epoch.
     pub fn milliseconds(self) -> i64 {
         let minutes = i64::try_from(self.0).unwrap_or(i64::MAX);
@@ -61,6 +66,8 @@ pub struct Organization {
     pub has_other: bool,
     /// Members without a token.
     pub further_members: u64,
+    /// How many repositories of code it has.
+    pub repositories: u64,
     /// Teams.
     pub teams: Vec<Team>,
     /// Projects.
@@ -129,8 +136,27 @@ pub struct Release {
     pub url: Option<String>,
     /// When it was created.
     pub created: Date,
+    /// When it was released, if it was; not by the clock of whom said so.
+    pub released: Option<Date>,
     /// Slugs of its projects.
     pub projects: Vec<String>,
+    /// Where it was deployed, newest first.
+    pub deploys: Vec<Deploy>,
+}
+
+/// A deploy of a release.
+#[derive(Debug, Clone)]
+pub struct Deploy {
+    /// Sentry's number.
+    pub id: u64,
+    /// Where to.
+    pub environment: String,
+    /// Its name, if it was given one.
+    pub name: Option<String>,
+    /// Where it can be seen.
+    pub url: Option<String>,
+    /// When it was reported.
+    pub finished: Date,
 }
 
 /// How much an organization holds at first.
@@ -140,6 +166,7 @@ struct Size {
     projects: u64,
     issues_per_project: u64,
     further_members: u64,
+    repositories: u64,
 }
 
 impl World {
@@ -203,6 +230,7 @@ impl World {
             created,
             has_other: false,
             further_members: 0,
+            repositories: 0,
             teams: Vec::new(),
             projects: Vec::new(),
             issues: Vec::new(),
@@ -272,10 +300,10 @@ fn is_named(id: u64, slug: &str, id_or_slug: &str) -> bool {
 
 const fn size_of(number: u64) -> Size {
     match number {
-        1 => Size { teams: 8, projects: 120, issues_per_project: 1, further_members: 120 },
-        2 => Size { teams: 3, projects: 5, issues_per_project: 3, further_members: 10 },
-        3 => Size { teams: 2, projects: 3, issues_per_project: 2, further_members: 3 },
-        _ => Size { teams: 1, projects: 1, issues_per_project: 1, further_members: 0 },
+        1 => Size { teams: 8, projects: 120, issues_per_project: 1, further_members: 120, repositories: 2 },
+        2 => Size { teams: 3, projects: 5, issues_per_project: 3, further_members: 10, repositories: 0 },
+        3 => Size { teams: 2, projects: 3, issues_per_project: 2, further_members: 3, repositories: 0 },
+        _ => Size { teams: 1, projects: 1, issues_per_project: 1, further_members: 0, repositories: 0 },
     }
 }
 
@@ -287,6 +315,7 @@ fn empty_organization(number: u64, size: Size) -> Organization {
         created: Date(number * 60),
         has_other: number <= 3,
         further_members: size.further_members,
+        repositories: size.repositories,
         teams: Vec::new(),
         projects: Vec::new(),
         issues: Vec::new(),
@@ -349,7 +378,9 @@ fn add_releases(organization: &mut Organization, size: Size) {
             version: format!("web@1.0.{number}"),
             url: None,
             created: Date(FIRST_PROJECT + number),
+            released: None,
             projects: projects.into_iter().collect(),
+            deploys: Vec::new(),
         });
     }
 }

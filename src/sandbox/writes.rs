@@ -9,13 +9,14 @@ use serde_json::{Map, Value};
 use crate::sandbox::answer::Answer;
 use crate::sandbox::events;
 use crate::sandbox::failure::Failure;
+use crate::sandbox::inventory;
 use crate::sandbox::json::Object;
 use crate::sandbox::people::Identity;
 use crate::sandbox::query::Query;
 use crate::sandbox::route::{InOrganization, InProject, Route};
 use crate::sandbox::router::{Call, membership};
 use crate::sandbox::shapes::{self, Site};
-use crate::sandbox::world::{Issue, Organization, Project, Release, Team, World};
+use crate::sandbox::world::{Deploy, Issue, Organization, Project, Release, Team, World};
 
 /// What writing needs.
 #[derive(Debug)]
@@ -49,9 +50,12 @@ pub fn write(writing: &mut Writing<'_>, route: &Route) -> Result<Answer, Failure
             let organization = organization.slug.clone();
             write_issue(writing, &organization, issue)
         }
-        Route::Root | Route::Auth | Route::Regions | Route::AllProjects | Route::Team(..) => {
-            Err(Failure::Forbidden)
-        }
+        Route::Root
+        | Route::Auth
+        | Route::Regions
+        | Route::AllProjects
+        | Route::Team(..)
+        | Route::OfIssue(..) => Err(Failure::Forbidden),
     }
 }
 
@@ -65,6 +69,7 @@ fn in_organization(
         (InOrganization::Teams, "POST") => create_team(writing, organization),
         (InOrganization::Releases, "POST") => create_release(writing, organization),
         (InOrganization::Release(version), _) => write_release(writing, organization, version),
+        (InOrganization::Deploys(version), "POST") => create_deploy(writing, organization, version),
         (InOrganization::Issues, "PUT") => change_issues(writing, organization, None),
         (InOrganization::Issue(issue), _) => write_issue(writing, organization, issue),
         _ => Err(Failure::Forbidden),
@@ -304,6 +309,8 @@ fn status(fields: &Fields) -> Result<Option<String>, Failure> {
     match status.as_deref() {
         None | Some("resolved" | "unresolved" | "ignored") => Ok(status),
         Some("resolvedInNextRelease") => Ok(Some("resolved".to_owned())),
+        // The old name, which sentry-cli still says.
+        Some("muted") => Ok(Some("ignored".to_owned())),
         Some(other) => Err(Failure::InvalidField {
             name: "status",
             message: format!("\"{other}\" is not a valid choice."),
@@ -322,15 +329,17 @@ fn create_release(writing: &mut Writing<'_>, organization: &str) -> Result<Answe
         let body = events::release_item(release, organization);
         return Ok(Answer::json(StatusCode::ALREADY_REPORTED, body));
     }
-    let release = Release { id, version, url, created, projects };
+    let release = Release { id, version, url, created, released: None, projects, deploys: Vec::new() };
     let body = events::release_item(&release, organization);
     organization.releases.insert(0, release);
     Ok(Answer::json(StatusCode::CREATED, body))
 }
 
 fn write_release(writing: &mut Writing<'_>, organization: &str, version: &str) -> Result<Answer, Failure> {
-    let url = text(&writing.fields()?, "url")?;
+    let fields = writing.fields()?;
+    let (url, released) = (text(&fields, "url")?, text(&fields, "dateReleased")?);
     let is_removal = writing.call.method == Method::DELETE;
+    let (_, now) = writing.world.stamp();
     let organization = writing.organization(organization)?;
     organization.release(version).ok_or(Failure::NotFound)?;
     if is_removal {
@@ -340,6 +349,21 @@ fn write_release(writing: &mut Writing<'_>, organization: &str, version: &str) -
     let release = organization.releases.iter_mut().find(|release| release.version == version);
     let release = release.ok_or(Failure::NotFound)?;
     release.url = url.or_else(|| release.url.clone());
+    release.released = released.map(|_| now).or(release.released);
     let release = release.clone();
     Ok(Answer::json(StatusCode::OK, events::release_item(&release, organization)))
+}
+
+fn create_deploy(writing: &mut Writing<'_>, organization: &str, version: &str) -> Result<Answer, Failure> {
+    let fields = writing.fields()?;
+    let environment = required(&fields, "environment")?;
+    let (name, url) = (text(&fields, "name")?, text(&fields, "url")?);
+    let (id, finished) = writing.world.stamp();
+    let organization = writing.organization(organization)?;
+    let release = organization.releases.iter_mut().find(|release| release.version == version);
+    let release = release.ok_or(Failure::NotFound)?;
+    let deploy = Deploy { id, environment, name, url, finished };
+    let body = inventory::deploy(&deploy);
+    release.deploys.insert(0, deploy);
+    Ok(Answer::json(StatusCode::CREATED, body))
 }
