@@ -125,6 +125,8 @@ pub enum InProject {
     Events,
     /// `events/{event}/`.
     Event(String),
+    /// `stacktrace-link/`.
+    StacktraceLink,
 }
 
 /// Which family of scopes a route asks for.
@@ -239,6 +241,7 @@ fn in_project(segments: &[&str]) -> Option<InProject> {
         ["releases", version] => Some(InProject::Release((*version).to_owned())),
         ["events"] => Some(InProject::Events),
         ["events", event] => Some(InProject::Event((*event).to_owned())),
+        ["stacktrace-link"] => Some(InProject::StacktraceLink),
         _ => None,
     }
 }
@@ -328,13 +331,15 @@ impl InProject {
         match self {
             Self::Detail | Self::Issues | Self::Release(_) => "GET, PUT, DELETE, HEAD, OPTIONS",
             Self::Keys | Self::Releases => "GET, POST, HEAD, OPTIONS",
-            Self::Events | Self::Event(_) => "GET, HEAD, OPTIONS",
+            Self::Events | Self::Event(_) | Self::StacktraceLink => "GET, HEAD, OPTIONS",
         }
     }
 
     const fn permission(&self) -> Permission {
         match self {
-            Self::Detail | Self::Keys | Self::Releases | Self::Release(_) => Permission::Project,
+            Self::Detail | Self::Keys | Self::Releases | Self::Release(_) | Self::StacktraceLink => {
+                Permission::Project
+            }
             Self::Issues | Self::Events | Self::Event(_) => Permission::Event,
         }
     }

@@ -360,6 +360,7 @@ mod tests {
             "/api/0/projects/org-002/project-001/keys/",
             "/api/0/projects/org-002/project-001/releases/",
             "/api/0/projects/org-002/project-001/events/",
+            "/api/0/projects/org-002/project-001/stacktrace-link/?file=sample%2Fviews.py",
             "/api/0/projects/org-002/project-001/releases/web@1.0.1/",
         ] {
             bench.json(OWNER_TOKEN, path).await;
