@@ -32,6 +32,7 @@ impl Date {
     }
 
     /// Returns the date so many minutes later.
+    #[must_use]
     pub const fn after(self, minutes: u64) -> Self {
         Self(self.0.saturating_add(minutes))
     }
