@@ -34,6 +34,17 @@ const ESSENTIAL: [HeaderName; 9] = [
     header::VARY,
 ];
 
+/// The fields by which [Fetch] tells that a program made its request conditional.
+///
+/// [Fetch]: https://fetch.spec.whatwg.org/#http-network-or-cache-fetch
+const FETCH_CONDITIONS: [HeaderName; 5] = [
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_UNMODIFIED_SINCE,
+    header::IF_MATCH,
+    header::IF_RANGE,
+];
+
 /// "If a cache receives a delta-seconds value greater than the greatest integer it can represent, or if any of
 /// its subsequent calculations overflows, the cache MUST consider the value to be 2147483648" (RFC 9111 §1.2.2).
 const GREATEST_DELTA: u64 = 2_147_483_648;
@@ -251,6 +262,9 @@ impl RequestDirectives {
         if !fields.contains_key(header::CACHE_CONTROL) && pragma_no_cache(fields) {
             directives.validation = Validation::Demanded;
         }
+        if is_conditional_fetch(fields) {
+            directives.validation = Validation::WhenNeeded;
+        }
         directives
     }
 
@@ -277,6 +291,27 @@ fn pragma_no_cache(fields: &HeaderMap) -> bool {
     let mut is_demanded = false;
     members::for_each(fields, &header::PRAGMA, |name, _| is_demanded |= name == "no-cache");
     is_demanded
+}
+
+/// Returns whether a `no-cache` was added by an implementation of [Fetch], a browser's or that of Node.js, because the
+/// program made its request conditional. It does so to keep its own cache out of it; the program has asked for nothing but
+/// the condition.
+///
+/// "If httpRequest's cache mode is "default" and httpRequest's header list contains `If-Modified-Since`, `If-None-Match`,
+/// `If-Unmodified-Since`, `If-Match`, or `If-Range`, then set httpRequest's cache mode to "no-store"", and with that mode
+/// "append (`Pragma`, `no-cache`)" and "(`Cache-Control`, `no-cache`)" where there are none. Who wants to reload sets no
+/// condition.
+///
+/// [Fetch]: https://fetch.spec.whatwg.org/#http-network-or-cache-fetch
+fn is_conditional_fetch(fields: &HeaderMap) -> bool {
+    let is_no_cache = |name: HeaderName| {
+        let mut values = fields.get_all(name).iter();
+        values.next().is_some_and(|value| value == "no-cache") && values.next().is_none()
+    };
+    fields.contains_key("sec-fetch-mode")
+        && is_no_cache(header::CACHE_CONTROL)
+        && is_no_cache(header::PRAGMA)
+        && FETCH_CONDITIONS.iter().any(|name| fields.contains_key(name))
 }
 
 /// Reads delta-seconds; what is missing, negative or no number reads as zero, which is stale.
@@ -379,6 +414,33 @@ mod tests {
         assert_eq!(RequestDirectives::read(&fields).validation, Validation::Demanded);
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=5"));
         assert_eq!(RequestDirectives::read(&fields).validation, Validation::WhenNeeded);
+    }
+
+    #[test]
+    fn what_fetch_adds_to_a_conditional_request_is_nobodys_wish() {
+        let check = |without: &str, validation| {
+            let pairs = [
+                ("sec-fetch-mode", "cors"),
+                ("if-none-match", "\"a\""),
+                ("pragma", "no-cache"),
+                ("cache-control", "no-cache"),
+            ];
+            let left: Vec<_> = pairs.into_iter().filter(|(name, _)| *name != without).collect();
+            let fields = crate::testing::fields(&left);
+            assert_eq!(RequestDirectives::read(&fields).validation, validation, "without {without}");
+        };
+        check("nothing", Validation::WhenNeeded);
+        for wish in ["sec-fetch-mode", "if-none-match", "pragma"] {
+            check(wish, Validation::Demanded);
+        }
+        let more = [
+            ("sec-fetch-mode", "cors"),
+            ("if-match", "*"),
+            ("pragma", "no-cache"),
+            ("cache-control", "no-cache, max-age=0"),
+        ];
+        let read = RequestDirectives::read(&crate::testing::fields(&more));
+        assert_eq!(read.validation, Validation::Demanded);
     }
 
     /// Reads a response by the names and values of its fields.
