@@ -147,6 +147,14 @@ async fn rfc9110_13_conditions_are_judged_by_upstreams_validator_whatever_upstre
     check(&list, upstreams, [nothing("304"), same, stale("304", "304")]).await;
     let lines = [("if-none-match", "\"v1\""), ("if-none-match", "\"v2\"")];
     check(&lines, upstreams, [nothing("304"), same, stale("304", "304")]).await;
+    // As Node.js and browsers send it: the last two are theirs, and change nothing.
+    let fetched = [
+        ("if-none-match", "\"v1\""),
+        ("sec-fetch-mode", "cors"),
+        ("pragma", "no-cache"),
+        ("cache-control", "no-cache"),
+    ];
+    check(&fetched, upstreams, [nothing("200 v2"), same, stale("200 v2", "304")]).await;
     let any = [("if-none-match", "*")];
     check(&any, upstreams, [nothing("304"), same, stale("304", "304")]).await;
     for other in ["\"v0\"", "v1", "\"v1", ""] {
