@@ -1,7 +1,7 @@
 //! What is in the sandbox: organizations and all that belongs to them, the same on every start.
 //!
-//! 150 organizations, created an hour apart; `org-001` is large (120 projects, 8 teams, 122 members), `org-002`
-//! and `org-003` are small, the others hardly more than a name.
+//! 150 organizations, created an hour apart; `org-001` is large (120 projects, 8 teams, 122 members, 2
+//! repositories), `org-002` and `org-003` are small, the others hardly more than a name.
 //!
 //! Invariants: identifiers are never used twice; nothing here reads a clock, so what is created later gets a
 //! date after everything else, in order.
