@@ -186,6 +186,11 @@ impl Generations {
         standing
     }
 
+    /// Returns whether anything but a write has made a response with these slots unusable since its forward took off.
+    pub fn is_dropped(&self, slots: &TagSlots, stamp: Stamp) -> bool {
+        self.happened(slots).any(|it| stamp < it.unusable_before && !it.unusable_before.is_write())
+    }
+
     fn is_settling(&self, stamp: Stamp, happened: Stamp) -> bool {
         happened.is_write() && stamp.moment().saturating_sub(happened.moment()) < self.settle
     }
@@ -280,6 +285,19 @@ mod tests {
         assert_eq!(generations.standing(&slots, after), Standing::Settling);
         let later = generations.stamp(at(11));
         assert_eq!(generations.standing(&slots, later), Standing::Current);
+    }
+
+    #[test]
+    fn what_a_write_made_unusable_is_not_dropped_and_what_anything_else_did_is() {
+        let generations = generations();
+        let slots = generations.slots(&[resource("/a/"), Tag::Organization("acme".to_owned())]);
+        let stamp = generations.stamp(at(0));
+        generations.invalidate_tags(&[resource("/a/")], Cause::SoftPurge, at(1));
+        generations.invalidate_tags(&[resource("/a/")], Cause::Write, at(1));
+        assert!(!generations.is_dropped(&slots, stamp));
+        generations.invalidate_tags(&[Tag::Organization("acme".to_owned())], Cause::Purge, at(2));
+        assert!(generations.is_dropped(&slots, stamp));
+        assert!(!generations.is_dropped(&slots, generations.stamp(at(2))));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::time;
 
 use crate::cache::directives::Validation;
 use crate::cache::freshness::{self, Freshness};
-use crate::cache::generations::{Stamp, Standing};
+use crate::cache::generations::Stamp;
 use crate::cache::key::{CacheKey, normalized_path};
 use crate::cache::single_flight::{Boarding, FlightLost, Seat};
 use crate::cache::stored_response::{Found, StoredResponse};
@@ -251,12 +251,13 @@ impl Proxy {
         let present = (self.policy(), self.clock().now());
         let request = &miss.target.request;
         let freshness = freshness::reuse_on_error(request, &miss.found, trouble, present)?;
-        // A write may have come since the look-up, or a 401.
-        if self.credentials().is_suspended(request.partition()) {
-            return None;
-        }
         let Found::Stored(stored, _) = &miss.found else { return None };
-        if stored.standing_in(self.generations()) == Standing::Unusable {
+        // A 401 or a purge may have come since the look-up. A write may have, too: it means "mandatory validation before
+        // they can be sent in response to a subsequent request" (RFC 9111 §4.4), which this one is not.
+        let provenance = stored.provenance();
+        if self.credentials().is_suspended(request.partition())
+            || self.generations().is_dropped(&provenance.slots, provenance.stamp)
+        {
             return None;
         }
         let status = CacheStatus {

@@ -11,9 +11,13 @@ What the best possible cache would do that knows the whole trace, keeps to the l
    never ends its cover earlier.
 3. A write is one request. It takes effect for readers when it is answered, after its path's latency. What was fetched
    before that moment is unusable from then on if the write touches it, for every token:
-   - a write to /api/0/projects/ORG/... or /api/0/teams/ORG/... touches everything of ORG and the list of organizations;
-   - a write to /api/0/organizations/ORG/... touches its own path, what lies below it, and its ancestors down to ORG's;
-     one to ORG itself also the list of organizations.
+   - a write to the issues of a project or an organization touches every issue of the organization, and what shows
+     issues: lists, counts, events, tags, short ids;
+   - a write to one issue touches its own path and what lies below it, what shows issues, and every issue that is asked
+     for by the other kind of name, a number or a short id: which of them it is no path tells;
+   - a write to releases, whose version stands in the body, touches every release of the organization, what shows releases
+     (the organization itself, projects, environments, repositories, sessions) and, because a release resolves some, issues
+     as above; one to a release by its version touches that release instead of all.
 4. What is fetched within `settle` after a write that touches it is fresh for `settling_fresh_for` only.
 5. From the first to the last moment of the failure upstream answers nothing. A read of a key that is stored, however
    stale, is answered from the store and costs nothing; every other read fails and costs nothing, and so does every
@@ -36,7 +40,9 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 LIST = "/api/0/organizations/"
-BY_ORGANIZATION = ("/api/0/projects/", "/api/0/teams/")
+PROJECTS = "/api/0/projects/"
+SHOWING_ISSUES = ("issue", "shortids", "eventids", "events", "group", "tags", "user-feedback", "user-reports", "users")
+SHOWING_RELEASES = ("release", "projects", "environments", "repos", "sessions", "artifactbundle")
 QUEUE_MS = 2_000
 CAUSES = ("write", "never_stored", "invalidated")
 
@@ -50,18 +56,35 @@ def normalized(target):
     return path, tuple(sorted(parse_qsl(query, keep_blank_values=True), key=lambda pair: pair[0]))
 
 
+def within(path):
+    """The organization of a path, and its segments after that; of a project's path those after the project."""
+    for prefix, skipped in ((LIST, 0), (PROJECTS, 1)):
+        if path.startswith(prefix) and path != prefix:
+            organization, *segments = path[len(prefix):].strip("/").split("/")
+            return organization, segments[skipped:]
+    return None, []
+
+
+def shows_issues(segments):
+    """Whether what lies here shows issues: a list, a count, an event, or any issue of its own."""
+    return bool(segments) and segments[0].startswith(SHOWING_ISSUES)
+
+
 def touches(written, read):
     """Whether a write to one path touches what is read at another."""
-    for prefix in BY_ORGANIZATION:
-        if written.startswith(prefix):
-            organization = written[len(prefix):].split("/", 1)[0]
-            return read == LIST or read.startswith(f"{LIST}{organization}/")
-    if not written.startswith(LIST) or written == LIST:
+    organization, segments = within(written)
+    whose, shown = within(read)
+    if segments[:1] not in (["issues"], ["releases"]):
         raise SystemExit(f"no rule for a write to {written}")
-    root = LIST + written[len(LIST):].split("/", 1)[0] + "/"
-    is_below = read.startswith(written)
-    is_ancestor = read.startswith(root) and written.startswith(read)
-    return is_below or is_ancestor or (written == root and read == LIST)
+    if whose != organization:
+        return False
+    is_single = len(shown) > 1 and shown[0] == segments[0]
+    if segments[0] == "issues":
+        is_same_kind = len(segments) > 1 and is_single and segments[1].isdigit() == shown[1].isdigit()
+        return shows_issues(shown) and (not is_same_kind or read.startswith(written))
+    if len(segments) > 1 and is_single:
+        return shown[1] == segments[1]
+    return not shown or shown[0].startswith(SHOWING_RELEASES) or shows_issues(shown)
 
 
 class Writes:

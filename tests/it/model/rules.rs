@@ -199,16 +199,27 @@ impl Book {
             return Some(format!("{how} for a suspended credential"));
         }
         let tellings = given.tellings.iter();
-        let offences: Vec<_> = tellings.map(|it| self.offence_of_reuse(given, *it, verdict)).collect();
+        let offences: Vec<_> =
+            tellings.map(|it| self.offence_of_reuse(given, *it, (asked, verdict))).collect();
         // One that allows it is enough.
         if offences.iter().any(Option::is_none) { None } else { offences.into_iter().flatten().next() }
     }
 
-    fn offence_of_reuse(&self, given: &Given, telling: Telling, verdict: &Verdict) -> Option<String> {
+    fn offence_of_reuse(
+        &self,
+        given: &Given,
+        telling: Telling,
+        (asked, verdict): (&Asked, &Verdict),
+    ) -> Option<String> {
         let concerns = |it: &&Break| it.epoch == given.epoch && it.touches(given.who, given.path);
         let stands_in = verdict.word("detail") == "stale-if-error";
         let broken = |it: &&Break| {
-            let is_allowed = stands_in && matches!(it.scope, Scope::Outdated(_));
+            // Whoever asked before a write was over may be told the state before it.
+            let is_allowed = match it.scope {
+                Scope::Outdated(_) => stands_in,
+                Scope::Written(_) => stands_in && asked.began < it.moment,
+                Scope::Everything | Scope::Credential(_) | Scope::Seen(..) => false,
+            };
             concerns(it) && telling.sent < it.moment && !is_allowed
         };
         if let Some(broken) = self.breaks.iter().find(broken) {
