@@ -25,7 +25,9 @@ use crate::links::KnownHosts;
 use crate::organizations::{Organizations, RegionId};
 use crate::regions::allow_list::{AllowList, BadOrigin, Origin};
 use crate::regions::hints::{Hints, Worth};
-use crate::routes::silo::{Silo, is_organization_list, organization_in, silo_of};
+use crate::routes::place::Place;
+use crate::routes::silo::{Silo, silo_of};
+use crate::routes::spelling::normalized_path;
 
 pub mod allow_list;
 pub mod hints;
@@ -35,8 +37,8 @@ pub mod hints;
 pub struct Regions {
     routing: Routing,
     allowed: AllowList,
-    chosen: Place,
-    control: Option<Place>,
+    chosen: Listed,
+    control: Option<Listed>,
     /// The regions that a request through us reaches.
     reachable: Vec<RegionId>,
     /// Further authorities under which the chosen upstream speaks of itself.
@@ -48,7 +50,7 @@ pub struct Regions {
 
 /// An upstream, and where it stands in the list of those that are allowed.
 #[derive(Debug, Clone)]
-struct Place {
+struct Listed {
     id: RegionId,
     origin: Origin,
 }
@@ -116,7 +118,7 @@ impl Regions {
             ("", None) => return Err(BadOrigin { key: "upstream.region".to_owned() }),
             (url, _) => Origin::parse("upstream.url", url)?,
         };
-        let chosen = Place { id: allowed.add(&chosen), origin: chosen };
+        let chosen = Listed { id: allowed.add(&chosen), origin: chosen };
         if let Some(named) = &named {
             allowed.alias(named, chosen.id);
         }
@@ -124,7 +126,7 @@ impl Regions {
             allowed.add(&region_origin(name, url)?);
         }
         let control = control_url(config).map(|url| Origin::parse("upstream.control", url)).transpose()?;
-        let control = control.map(|origin| Place { id: allowed.add(&origin), origin });
+        let control = control.map(|origin| Listed { id: allowed.add(&origin), origin });
         let reaches_all = config.region == GLOBAL || config.routing == Routing::ByOrganization;
         let reachable = if reaches_all { allowed.places().collect() } else { vec![chosen.id] };
         let authorities = allowed.places().filter_map(|place| allowed.origin(place));
@@ -163,15 +165,15 @@ impl Regions {
         if silo_of(path) == Silo::Control {
             return (&control.origin, Bearing::Control);
         }
-        match self.routing {
-            Routing::Pinned => (&self.chosen.origin, Bearing::Pinned),
-            Routing::ByOrganization if is_organization_list(path) => (&control.origin, Bearing::Control),
-            Routing::ByOrganization => match organization_in(path) {
-                None => (&self.chosen.origin, Bearing::Unnamed),
-                Some(name) => {
-                    self.home_of(request, &name, now).unwrap_or((&control.origin, Bearing::Unknown))
-                }
-            },
+        if self.routing == Routing::Pinned {
+            return (&self.chosen.origin, Bearing::Pinned);
+        }
+        match Place::of(&normalized_path(path)) {
+            Place::List => (&control.origin, Bearing::Control),
+            Place::Organization { name, .. } => {
+                self.home_of(request, name, now).unwrap_or((&control.origin, Bearing::Unknown))
+            }
+            Place::Unknown { .. } | Place::Apart => (&self.chosen.origin, Bearing::Unnamed),
         }
     }
 

@@ -22,6 +22,7 @@ use crate::routes::tree::Node;
 pub mod builtin;
 pub mod place;
 pub mod silo;
+pub mod spelling;
 pub mod tags;
 pub mod template;
 pub mod tree;

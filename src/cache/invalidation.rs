@@ -16,8 +16,8 @@
 //! | `/api/0/users/…`, `/api/0/auth/…`, `/oauth/…` | the resource, below it, its ancestors |
 //! | any other path | everything: its owner cannot be told from it |
 //!
-//! Each row of an organization reaches what is stored under the organization's number and its slug alike, and what does not
-//! say whose it is ([`Tag::Unplaced`]); where only a number is known, everything. `Location` and `Content-Location` of the
+//! Each row of an organization reaches what is stored under the organization's number and its slug alike; each but that of
+//! what only computes also what does not say whose it is ([`Tag::Unplaced`]), and where only a number is known, everything. `Location` and `Content-Location` of the
 //! answer are invalidated too where they lie on upstream's own authority.
 //! Invariant: rather too much than too little. Not here: when (`proxy`: after upstream answered, before the client
 //! is told), how (`cache::generations`), which names are one organization's (handed in).
@@ -28,9 +28,9 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{StatusCode, Uri};
 
 use crate::admission::AdmittedRequest;
-use crate::cache::key::normalized_path;
 use crate::config::cache::InvalidationScope;
 use crate::routes::place::{Area, Home, Place, filed_under, is_number};
+use crate::routes::spelling::normalized_path;
 use crate::routes::tags::{self, Tag};
 
 pub mod selector;
@@ -98,12 +98,15 @@ fn by_sentry(path: &str, further_names: &[String]) -> Vec<Tag> {
     match &place {
         Place::Organization { home, name, segments } => {
             let subject = Subject::of(*home, segments, &path);
-            let names = std::iter::once(*name).chain(further_names.iter().map(String::as_str));
-            touched.extend(names.flat_map(|name| subject.touches(name)));
-            touched.extend(subject.touches_besides(&path));
-            if is_number(name) && further_names.is_empty() && !subject.touches(name).is_empty() {
+            let own = subject.touches(name);
+            if is_number(name) && further_names.is_empty() && !own.is_empty() {
                 touched.push(Tag::Everything);
             }
+            touched.extend(own);
+            let renamed: Vec<Tag> =
+                further_names.iter().flat_map(|name| touched.iter().map(|tag| tag.under(name))).collect();
+            touched.extend(renamed);
+            touched.extend(subject.touches_besides());
         }
         Place::Unknown { issue: Some(issue) } => {
             let areas = [Area::Issues, other_filing(issue)];
@@ -111,11 +114,9 @@ fn by_sentry(path: &str, further_names: &[String]) -> Vec<Tag> {
             touched.push(Tag::issue(issue));
         }
         Place::Unknown { issue: None } => touched.push(Tag::Everything),
+        Place::List => touched.push(Tag::Absent),
         Place::Apart => {
             touched.extend(tags::ancestors(&path).map(|ancestor| Tag::Resource(ancestor.to_owned())));
-            if path == tags::organization_list() {
-                touched.push(Tag::Absent);
-            }
         }
     }
     touched
@@ -132,8 +133,8 @@ enum Subject<'a> {
     Releases,
     /// One release, by its version.
     Release(&'a str),
-    /// A monitor's check-ins.
-    CheckIns,
+    /// A monitor's check-ins, by its name.
+    CheckIns(&'a str),
     /// Nothing but the resource itself.
     Itself,
     /// The organization itself.
@@ -173,12 +174,12 @@ impl<'a> Subject<'a> {
             ["issues", issue, ..] => Self::Issue(issue),
             ["releases"] | ["artifactbundle", ..] => Self::Releases,
             ["releases", version, ..] => Self::Release(version),
-            ["monitors", _, "checkins", ..] => Self::CheckIns,
+            ["monitors", monitor, "checkins", ..] => Self::CheckIns(monitor),
             _ => Self::Anything,
         }
     }
 
-    /// Returns what it touches of the organization under one of the organization's names.
+    /// Returns what it touches of the organization under the name that the path uses.
     fn touches(self, organization: &str) -> Vec<Tag> {
         let area = |area| Tag::area(organization, area);
         let issues = [Area::Issues, Area::NumberedIssues, Area::NamedIssues];
@@ -195,24 +196,25 @@ impl<'a> Subject<'a> {
                 let areas = issues.into_iter().chain([Area::Releases]).map(area);
                 areas.chain([release]).collect()
             }
-            Self::CheckIns | Self::Itself => Vec::new(),
+            Self::CheckIns(monitor) => {
+                let root = format!("{}{organization}/", tags::organization_list());
+                let monitors = ["monitors/".to_owned(), "monitors-stats/".to_owned()];
+                let single = [format!("monitors/{monitor}/"), format!("monitors/{monitor}/checkins/")];
+                let all = monitors.into_iter().chain(single);
+                all.map(|below| Tag::Resource(format!("{root}{below}"))).collect()
+            }
+            Self::Itself => Vec::new(),
             Self::Organization | Self::Anything => vec![Tag::Organization(organization.to_owned())],
         }
     }
 
     /// Returns what it touches whatever the organization's name.
-    fn touches_besides(self, path: &str) -> Vec<Tag> {
+    fn touches_besides(self) -> Vec<Tag> {
         let list = || Tag::Resource(tags::organization_list().to_owned());
         match self {
-            Self::Issues | Self::Issue(_) | Self::Release(_) => vec![Tag::Unplaced],
+            Self::Issues | Self::Issue(_) | Self::Release(_) | Self::CheckIns(_) => vec![Tag::Unplaced],
             // What is made there may have been looked for.
             Self::Releases => vec![Tag::Unplaced, Tag::Absent],
-            Self::CheckIns => {
-                let root = tags::organization_root(path).unwrap_or_default();
-                let monitors = tags::ancestors(path).filter(|ancestor| *ancestor != root);
-                let statistics = Tag::Resource(format!("{root}monitors-stats/"));
-                monitors.map(|it| Tag::Resource(it.to_owned())).chain([statistics, Tag::Unplaced]).collect()
-            }
             Self::Itself => Vec::new(),
             Self::Anything => vec![list(), Tag::Unplaced],
             Self::Organization => vec![list(), Tag::Unplaced, Tag::Absent],
@@ -491,7 +493,7 @@ mod tests {
     fn where_only_a_number_is_known_a_write_reaches_rather_too_much() {
         check(&["organizations/4711/members/"], &["organizations/acme/issues/", "users/me/regions/"], &[]);
         check(&["organizations/acme/members/"], &["organizations/4711/issues/"], &[]);
-        check(&["organizations/4711/monitors/nightly/checkins/"], &[], &["organizations/acme/issues/"]);
+        check(&["organizations/4711/chunk-upload/"], &[], &["organizations/acme/issues/"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time;
 use crate::cache::directives::Validation;
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::generations::Stamp;
-use crate::cache::key::{CacheKey, normalized_path};
+use crate::cache::key::CacheKey;
 use crate::cache::single_flight::{Boarding, FlightLost, Seat};
 use crate::cache::stored_response::{Found, StoredResponse};
 use crate::cache::terms::Trouble;
@@ -29,6 +29,7 @@ use crate::proxy::landing::{self, Audience, Cargo, ForwardFailure, Landing, Stor
 use crate::proxy::outgoing;
 use crate::proxy::reply::{self, Presentation, Reply, Source};
 use crate::proxy::{Miss, Proxy, Target};
+use crate::routes::spelling::normalized_path;
 use crate::upstream::OutgoingBody;
 use crate::upstream::error::UpstreamFault;
 

@@ -25,11 +25,11 @@ use crate::admission::{AdmittedRequest, BodyFraming};
 use crate::cache::directives::Asking;
 use crate::cache::freshness::Decision;
 use crate::cache::generations::Cause;
-use crate::cache::key::normalized_path;
 use crate::cache::stored_response::Found;
 use crate::credential::{CredentialPartition, Fingerprint};
 use crate::handling::ForwardReason;
 use crate::proxy::Proxy;
+use crate::routes::spelling::normalized_path;
 use crate::routes::tags::Tag;
 
 /// Most credentials remembered.

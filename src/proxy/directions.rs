@@ -30,7 +30,8 @@ use crate::proxy::outgoing;
 use crate::proxy::record::Exchange;
 use crate::proxy::reply::Reply;
 use crate::regions::DirectedRequest;
-use crate::routes::silo::organization_in;
+use crate::routes::place::Place;
+use crate::routes::spelling::normalized_path;
 use crate::upstream::OutgoingBody;
 use crate::upstream::error::UpstreamFault;
 
@@ -208,8 +209,9 @@ impl Proxy {
 
     /// Forgets where the organization lives that a request names.
     fn forget_home(&self, request: &DirectedRequest) {
-        let name = organization_in(request.path());
-        if name.is_some_and(|name| self.regions().organizations().forget_region(&name)) {
+        let path = normalized_path(request.path());
+        let name = Place::of(&path).organization();
+        if name.is_some_and(|name| self.regions().organizations().forget_region(name)) {
             self.metrics().regions.changed(RegionChange::Forgotten);
         }
     }

@@ -20,7 +20,6 @@ use crate::budget::permit::Permit;
 use crate::cache::body::{StoredBody, decode};
 use crate::cache::freshness::{self, Decision};
 use crate::cache::generations::{Standing, TagSlots};
-use crate::cache::key::normalized_path;
 use crate::cache::store::{Inserted, Insertion};
 use crate::cache::stored_response::{Found, StoredResponse};
 use crate::cache::storing::{self, NotStorable};
@@ -35,6 +34,7 @@ use crate::proxy::outgoing;
 use crate::proxy::provenance::TakeOff;
 use crate::proxy::sharing;
 use crate::proxy::{Proxy, Target};
+use crate::routes::spelling::normalized_path;
 use crate::upstream::error::UpstreamFault;
 
 /// Decoding this many bytes of gzip takes long enough to be done elsewhere.

@@ -18,7 +18,6 @@ use crate::budget::permit::Reservation;
 use crate::cache::body::decode;
 use crate::cache::generations::Cause;
 use crate::cache::invalidation::{self, Write, WriteOutcome};
-use crate::cache::key::normalized_path;
 use crate::handling::{ForwardReason, Handling};
 use crate::headers::{self, CacheStatus, ContentCoding};
 use crate::links::region_urls::{self, RegionUrlShape};
@@ -30,6 +29,7 @@ use crate::proxy::landing::ForwardFailure;
 use crate::proxy::outgoing::{self, Codings};
 use crate::proxy::reply::{self, Reply};
 use crate::regions::DirectedRequest;
+use crate::routes::spelling::normalized_path;
 use crate::upstream::error::UpstreamFault;
 use crate::upstream::{OnInterim, OutgoingBody};
 
@@ -162,7 +162,7 @@ impl Proxy {
             outcome,
             answer: fields,
             upstream: request.upstream().authority(),
-            further_names: &self.further_names(request.path()),
+            further_names: &self.further_names(&normalized_path(request.path())),
         };
         let touched = invalidation::caused_by(&write, self.settings().invalidation);
         if !touched.is_empty() {

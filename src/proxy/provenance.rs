@@ -9,9 +9,10 @@ use http::StatusCode;
 
 use crate::admission::AdmittedRequest;
 use crate::cache::generations::{Stamp, TagSlots};
-use crate::cache::key::normalized_path;
 use crate::cache::stored_response::Provenance;
 use crate::proxy::Proxy;
+use crate::routes::place::Place;
+use crate::routes::spelling::normalized_path;
 use crate::routes::tags::{self, Tag};
 
 /// The moment of taking off.
@@ -51,10 +52,9 @@ impl Proxy {
         self.generations().slots(&carried)
     }
 
-    /// Returns the names that the organization of a path has besides the one in it, as far as they were learned.
+    /// Returns the names that the organization of a normalized path has besides the one in it, as far as they were learned.
     pub fn further_names(&self, path: &str) -> Vec<String> {
-        let path = normalized_path(path);
-        let name = tags::organization(&path);
+        let name = Place::of(path).organization();
         name.map(|name| self.regions().organizations().names_of(name)).unwrap_or_default()
     }
 

@@ -16,8 +16,8 @@ const TEAMS: &str = "/api/0/teams/";
 /// Prefixes under which a single issue is reached without a word about its organization.
 const ISSUES: [&str; 2] = ["/api/0/issues/", "/api/0/groups/"];
 
-/// Prefixes of what belongs to no organization: users, their tokens, and logging in.
-const SELF_CONTAINED: [&str; 3] = ["/api/0/users/", "/api/0/auth/", "/oauth/"];
+/// Prefixes of what belongs to no organization: users, their tokens, logging in, Sentry's own health.
+const APART: [&str; 4] = ["/api/0/users/", "/api/0/auth/", "/api/0/internal/health/", "/oauth/"];
 
 /// First segments below an organization, or their beginnings, whose answers show issues: lists, counts, what is searched by
 /// `is:unresolved`, and events with their issue.
@@ -85,22 +85,37 @@ pub enum Place<'a> {
         /// The issue's number or short id.
         issue: Option<&'a str>,
     },
-    /// No organization's: the list of them, a user, logging in.
+    /// The list of organizations.
+    List,
+    /// No organization's: a user, logging in, Sentry's own health.
     Apart,
+}
+
+/// Where each home begins.
+const HOMES: [(&str, Home); 3] =
+    [(ORGANIZATIONS, Home::Organization), (PROJECTS, Home::Projects), (TEAMS, Home::Teams)];
+
+/// Returns the same path under another name of its organization; `None` where it names none.
+pub fn renamed(path: &str, other_name: &str) -> Option<String> {
+    let (prefix, below) = HOMES.iter().find_map(|(prefix, _)| Some((prefix, path.strip_prefix(prefix)?)))?;
+    let (name, rest) = below.split_once('/')?;
+    (!name.is_empty()).then(|| format!("{prefix}{other_name}/{rest}"))
 }
 
 impl<'a> Place<'a> {
     /// Returns the place of a normalized path.
     pub fn of(path: &'a str) -> Self {
-        let homes = [(ORGANIZATIONS, Home::Organization), (PROJECTS, Home::Projects), (TEAMS, Home::Teams)];
-        let at_home = homes.into_iter().find_map(|(prefix, home)| Some((home, path.strip_prefix(prefix)?)));
+        let at_home = HOMES.into_iter().find_map(|(prefix, home)| Some((home, path.strip_prefix(prefix)?)));
         if let Some((home, below)) = at_home {
             let mut segments = below.split('/').filter(|segment| !segment.is_empty());
             if let Some(name) = segments.next() {
                 return Self::Organization { home, name, segments: segments.collect() };
             }
         }
-        if path == ORGANIZATIONS || SELF_CONTAINED.iter().any(|prefix| path.starts_with(prefix)) {
+        if path == ORGANIZATIONS {
+            return Self::List;
+        }
+        if APART.iter().any(|prefix| path.starts_with(prefix)) {
             return Self::Apart;
         }
         let issue = ISSUES.iter().find_map(|prefix| path.strip_prefix(prefix)?.split('/').next());
@@ -111,7 +126,7 @@ impl<'a> Place<'a> {
     pub fn organization(&self) -> Option<&'a str> {
         match self {
             Self::Organization { name, .. } => Some(name),
-            Self::Unknown { .. } | Self::Apart => None,
+            Self::Unknown { .. } | Self::List | Self::Apart => None,
         }
     }
 
@@ -137,7 +152,7 @@ impl<'a> Place<'a> {
             },
             Self::Organization { home: Home::Teams, .. } => vec![Area::Issues, Area::Releases],
             Self::Unknown { issue: Some(issue) } => vec![filed_under(issue)],
-            Self::Unknown { issue: None } | Self::Apart => Vec::new(),
+            Self::Unknown { issue: None } | Self::List | Self::Apart => Vec::new(),
         }
     }
 }
@@ -169,13 +184,28 @@ mod tests {
 
     #[test]
     fn a_path_that_names_no_organization_is_somebodys_unless_it_is_known_to_be_apart() {
-        for path in ["/api/0/organizations/", "/api/0/users/me/", "/api/0/auth/", "/oauth/token/"] {
+        for path in ["/api/0/users/me/", "/api/0/auth/", "/api/0/internal/health/", "/oauth/token/"] {
             assert_eq!(Place::of(path), Place::Apart, "{path}");
         }
+        assert_eq!(Place::of("/api/0/organizations/"), Place::List);
         assert_eq!(Place::of("/api/0/issues/WEB-3/events/"), Place::Unknown { issue: Some("WEB-3") });
         assert_eq!(Place::of("/api/0/groups/1/"), Place::Unknown { issue: Some("1") });
         for path in ["/api/0/issues/", "/api/0/projects/", "/api/0/", "/api/0/organizations"] {
             assert_eq!(Place::of(path), Place::Unknown { issue: None }, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_told_under_another_name_of_its_organization_and_of_nothing_else() {
+        for (path, other) in [
+            ("/api/0/organizations/acme/teams/", Some("/api/0/organizations/7/teams/")),
+            ("/api/0/organizations/acme/", Some("/api/0/organizations/7/")),
+            ("/api/0/projects/projects/projects/", Some("/api/0/projects/7/projects/")),
+            ("/api/0/teams/acme/acme/", Some("/api/0/teams/7/acme/")),
+            ("/api/0/organizations/", None),
+            ("/api/0/users/acme/", None),
+        ] {
+            assert_eq!(renamed(path, "7").as_deref(), other, "{path}");
         }
     }
 

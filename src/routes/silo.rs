@@ -1,4 +1,4 @@
-//! Which silo of Sentry serves a path, and which organization a path names (`sentry-api.md` §6). Pure.
+//! Says which silo of Sentry serves a path (`sentry-api.md` §6). Pure.
 //!
 //! A deployment of Sentry with regions has one *control silo* (`sentry.io`: users, tokens, integrations) and a silo for each
 //! region, where organizations live. A region answers a path of the control silo with a bare 404.
@@ -8,7 +8,7 @@
 
 use std::sync::LazyLock;
 
-use crate::routes::template::{Template, decoded};
+use crate::routes::template::Template;
 use crate::routes::tree::Node;
 
 /// A part of a deployment of Sentry.
@@ -54,9 +54,6 @@ static CONTROL_PATHS: LazyLock<Node> = LazyLock::new(|| {
     root
 });
 
-/// Segments after `/api/0/` behind which the name of an organization stands.
-const NAMING: [&str; 3] = ["organizations", "projects", "teams"];
-
 /// Returns the silo that serves a path, which is spelled as the client sent it and was admitted.
 pub fn silo_of(path: &str) -> Silo {
     match path.strip_prefix('/').and_then(|rest| CONTROL_PATHS.find(Some(rest))) {
@@ -65,38 +62,10 @@ pub fn silo_of(path: &str) -> Silo {
     }
 }
 
-/// Returns the organization that a path names, by its id or slug and without escapes; `None` where it names none.
-pub fn organization_in(path: &str) -> Option<String> {
-    let mut segments = below_api(path)?;
-    let naming = segments.next()?;
-    if !NAMING.iter().any(|literal| spells(naming, literal)) {
-        return None;
-    }
-    String::from_utf8(decoded(segments.next()?).collect()).ok().filter(|name| !name.is_empty())
-}
-
-/// Returns whether a path is that of the list of organizations.
-pub fn is_organization_list(path: &str) -> bool {
-    let Some(mut segments) = below_api(path) else { return false };
-    let is_named = segments.next().is_some_and(|segment| spells(segment, "organizations"));
-    is_named && segments.next() == Some("") && segments.next().is_none()
-}
-
-/// Returns the segments of a path after `/api/0/`.
-fn below_api(path: &str) -> Option<impl Iterator<Item = &str>> {
-    let mut segments = path.strip_prefix('/')?.split('/');
-    let is_api = segments.next().is_some_and(|segment| spells(segment, "api"));
-    (is_api && segments.next().is_some_and(|segment| spells(segment, "0"))).then_some(segments)
-}
-
-/// Returns whether a segment stands for a text.
-fn spells(segment: &str, text: &str) -> bool {
-    decoded(segment).eq(text.bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routes::place::Place;
 
     #[track_caller]
     fn check(silo: Silo, paths: &[&str]) {
@@ -200,36 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn an_organization_is_named_behind_three_segments() {
-        for (path, name) in [
-            ("/api/0/organizations/acme/", Some("acme")),
-            ("/api/0/organizations/acme", Some("acme")),
-            ("/api/0/organizations/4711/issues/", Some("4711")),
-            ("/api/0/projects/acme/web/issues/", Some("acme")),
-            ("/api/0/teams/acme/core/", Some("acme")),
-            ("/api/0/%6frganizations/%61cme/", Some("acme")),
-            ("/api/0/organizations/ac%2Fme/", Some("ac/me")),
-            ("/api/0/organizations/%ff/", None),
-            ("/api/0/organizations/", None),
-            ("/api/0/organizations", None),
-            ("/api/0/projects/", None),
-            ("/api/0/issues/1/", None),
-            ("/api/0/users/me/", None),
-            ("/api/0/organizations%2Facme/", None),
-            ("/oauth/token/", None),
-            ("", None),
-        ] {
-            assert_eq!(organization_in(path).as_deref(), name, "{path}");
-        }
-    }
-
-    #[test]
-    fn the_list_of_organizations_is_one_path() {
-        assert!(is_organization_list("/api/0/organizations/"));
-        assert!(is_organization_list("/api/0/%6Frganizations/"));
-        for path in ["/api/0/organizations", "/api/0/organizations/acme/", "/api/0/projects/", "/api/0/", ""]
-        {
-            assert!(!is_organization_list(path), "{path}");
+    fn what_is_the_control_silos_outside_an_organization_belongs_to_none() {
+        for route in CONTROL.iter().filter(|route| !route.contains("{organization}")) {
+            let path = route.replace("{*rest}", "");
+            assert_eq!(Place::of(&path), Place::Apart, "{path}");
         }
     }
 }

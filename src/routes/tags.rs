@@ -12,7 +12,7 @@
 use std::fmt;
 
 use crate::credential::Fingerprint;
-use crate::routes::place::{Area, Home, Place, is_number};
+use crate::routes::place::{self, Area, Home, Place, is_number};
 
 /// The prefix under which Sentry's organizations live.
 const ORGANIZATIONS: &str = "/api/0/organizations/";
@@ -70,14 +70,13 @@ impl Tag {
             | Self::Team(name, _)
             | Self::Release(name, _)
             | Self::Area(Some(name), _) => Some(name),
+            Self::Resource(path) | Self::Below(path) => Place::of(path).organization(),
             Self::Everything
             | Self::Unplaced
             | Self::Issue(_)
             | Self::Area(None, _)
             | Self::Absent
             | Self::Route(_)
-            | Self::Resource(_)
-            | Self::Below(_)
             | Self::Credential(_)
             | Self::Seen(..) => None,
         }
@@ -87,18 +86,30 @@ impl Tag {
     #[must_use]
     pub fn under(&self, other_name: &str) -> Self {
         let mut tag = self.clone();
-        if let Self::Organization(name)
-        | Self::Project(name, _)
-        | Self::Team(name, _)
-        | Self::Release(name, _)
-        | Self::Area(Some(name), _) = &mut tag
-        {
-            other_name.clone_into(name);
+        match &mut tag {
+            Self::Organization(name)
+            | Self::Project(name, _)
+            | Self::Team(name, _)
+            | Self::Release(name, _)
+            | Self::Area(Some(name), _) => other_name.clone_into(name),
+            Self::Resource(path) | Self::Below(path) => {
+                if let Some(other) = place::renamed(path, other_name) {
+                    *path = other;
+                }
+            }
+            Self::Everything
+            | Self::Unplaced
+            | Self::Issue(_)
+            | Self::Area(None, _)
+            | Self::Absent
+            | Self::Route(_)
+            | Self::Credential(_)
+            | Self::Seen(..) => {}
         }
         tag
     }
 
-    /// Reads a tag as operators write it: `organization:acme`, `project:acme/web`, `team:acme/core`, `issue:4711`,
+    /// Reads a tag as operators write it: `project:acme/web`, `team:acme/core`, `issue:4711`,
     /// `release:acme/web@1.0`. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, name) = text.split_once(':')?;
@@ -108,7 +119,6 @@ impl Tag {
         };
         match kind {
             _ if name.is_empty() => None,
-            "organization" => Some(Self::Organization(name.to_owned())),
             "project" => pair().map(|(organization, own)| Self::Project(organization, own)),
             "team" => pair().map(|(organization, own)| Self::Team(organization, own)),
             "issue" => Some(Self::issue(name)),
@@ -166,7 +176,7 @@ pub fn carried_by(path: &str, further_names: &[String]) -> Vec<Tag> {
             tags.push(Tag::Unplaced);
             tags.extend(issue.map(Tag::issue));
         }
-        Place::Apart => {}
+        Place::List | Place::Apart => {}
     }
     tags
 }
@@ -198,13 +208,8 @@ fn under_name(name: &str, place: &Place<'_>) -> Vec<Tag> {
     tags
 }
 
-/// Returns the organization that a path names, if it names one.
-pub fn organization(path: &str) -> Option<&str> {
-    Place::of(path).organization()
-}
-
 /// Returns the path of the organization itself, `/api/0/organizations/{organization}/`, if `path` lies there.
-pub fn organization_root(path: &str) -> Option<&str> {
+fn organization_root(path: &str) -> Option<&str> {
     let rest = path.strip_prefix(ORGANIZATIONS)?;
     let name = rest.split('/').next().filter(|name| !name.is_empty())?;
     path.get(..ORGANIZATIONS.len() + name.len() + 1)
@@ -282,15 +287,6 @@ mod tests {
     }
 
     #[test]
-    fn an_organization_is_named_by_its_own_paths_and_by_those_of_projects_and_teams() {
-        assert_eq!(organization("/api/0/organizations/acme/"), Some("acme"));
-        assert_eq!(organization("/api/0/projects/acme/web/issues/"), Some("acme"));
-        assert_eq!(organization("/api/0/teams/acme/core/"), Some("acme"));
-        assert_eq!(organization("/api/0/organizations/"), None);
-        assert_eq!(organization("/api/0/issues/1/"), None);
-    }
-
-    #[test]
     fn a_path_carries_the_project_team_issue_and_release_that_it_names() {
         carries("/api/0/projects/acme/web/issues/", &["project:acme/web", "issues:acme", "issues"]);
         carries("/api/0/projects/acme/web/", &["project:acme/web", "releases:acme"]);
@@ -352,7 +348,6 @@ mod tests {
     #[test]
     fn a_tag_of_an_organization_is_told_under_its_other_name_and_any_other_tag_stays() {
         for (tag, other) in [
-            ("organization:acme", "organization:4711"),
             ("project:acme/web", "project:4711/web"),
             ("team:acme/core", "team:4711/core"),
             ("release:acme/1.0", "release:4711/1.0"),
@@ -363,14 +358,16 @@ mod tests {
             assert_eq!(tag.organization().is_some(), tag.under("4711") != tag);
         }
         assert_eq!(Tag::area("acme", Area::Issues).under("4711"), Tag::area("4711", Area::Issues));
+        let tag = |path: &str| Tag::Resource(path.to_owned());
+        let projects = |name: &str| tag(&format!("/api/0/projects/{name}/web/"));
+        assert_eq!(projects("acme").under("4711"), projects("4711"));
+        assert_eq!(tag("/api/0/users/me/").under("4711"), tag("/api/0/users/me/"));
         assert_eq!(Tag::Area(None, Area::Issues).under("4711"), Tag::Area(None, Area::Issues));
     }
 
     #[test]
     fn tags_are_read_as_they_are_written() {
-        for text in
-            ["organization:acme", "project:acme/web", "team:acme/core", "issue:WEB-3", "release:acme/web@1.0"]
-        {
+        for text in ["project:acme/web", "team:acme/core", "issue:WEB-3", "release:acme/web@1.0"] {
             assert_eq!(Tag::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Tag::parse("issue:web-3"), Some(Tag::Issue("WEB-3".to_owned())));
@@ -378,7 +375,7 @@ mod tests {
         for text in [
             "",
             "acme",
-            "organization:",
+            "organization:acme",
             "project:acme",
             "project:/web",
             "release:acme/",

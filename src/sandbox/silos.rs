@@ -12,13 +12,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::StatusCode;
 
-use crate::routes::silo::{self, organization_in, silo_of};
 use crate::sandbox::answer::Answer;
 use crate::sandbox::route::{Route, Target};
 use crate::sandbox::router::{self, Call};
 use crate::sandbox::shapes::Site;
 use crate::sandbox::world::World;
 use crate::sandbox::{BaseUrl, Sandbox, SandboxOptions};
+
+/// First segments below an organization that only the control silo serves.
+const OF_CONTROL: [&str; 11] = [
+    "api-keys",
+    "audit-logs",
+    "broadcasts",
+    "data-secrecy",
+    "integrations",
+    "org-auth-tokens",
+    "partnership-agreements",
+    "region",
+    "sentry-app-components",
+    "sentry-app-installations",
+    "sentry-apps",
+];
 
 /// Which part of a deployment a sandbox is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,14 +123,17 @@ impl Part {
 
     /// Returns whether a path is not that region's: the control silo's, or of an organization that lives elsewhere.
     fn is_foreign(&self, path: &str, home: Home) -> bool {
+        let segments: Vec<&str> = path.trim_start_matches("/api/0/").split('/').collect();
+        if is_of_control(&segments) {
+            return true;
+        }
         let world = self.world();
-        let organization = match (organization_in(path), Target::of(path)) {
-            (Some(name), _) => world.organization(&name),
-            (None, Target::Known(Route::Issue(issue))) => world.organization_of_issue(&issue),
-            (None, Target::Known(_) | Target::MissingSlash | Target::Unknown) => None,
+        let organization = match (segments.as_slice(), Target::of(path)) {
+            (["organizations" | "projects" | "teams", name, ..], _) => world.organization(name),
+            (_, Target::Known(Route::Issue(issue))) => world.organization_of_issue(&issue),
+            (_, Target::Known(_) | Target::MissingSlash | Target::Unknown) => None,
         };
-        let is_elsewhere = organization.is_some_and(|organization| Home::of(organization.id) != home);
-        is_elsewhere || silo_of(path) == silo::Silo::Control
+        organization.is_some_and(|organization| Home::of(organization.id) != home)
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -151,6 +168,19 @@ impl Deployment {
             sandbox.tell_regions(urls.clone());
         }
         Ok(Self { control, us, de })
+    }
+}
+
+/// Returns whether only the control silo serves a path, by its segments after `/api/0/`. Told apart from the proxy's own
+/// table, which it is there to test.
+fn is_of_control(segments: &[&str]) -> bool {
+    match segments {
+        ["users" | "auth", ..] | ["internal", "health", ..] => true,
+        ["organizations", _, "integrations", _, further, ..] => {
+            ["", "channels", "channel-validate"].contains(further)
+        }
+        ["organizations", _, first, ..] => OF_CONTROL.contains(first),
+        _ => false,
     }
 }
 

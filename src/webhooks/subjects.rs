@@ -22,8 +22,8 @@
 use http::Uri;
 use serde_json::Value;
 
-use crate::routes::place::{Area, is_number};
-use crate::routes::tags::{self, Tag};
+use crate::routes::place::{Area, Place, is_number};
+use crate::routes::tags::Tag;
 
 /// Longest name that is taken for one, in bytes. Sentry's slugs have at most 50.
 const MAX_NAME: usize = 100;
@@ -110,7 +110,7 @@ fn issues(payload: &Value, urls: &[Uri]) -> Vec<String> {
 
 /// Returns the slugs of the organizations that a webhook names.
 fn organizations(payload: &Value, urls: &[Uri]) -> Vec<String> {
-    let told = urls.iter().filter_map(organization_in).map(str::to_owned);
+    let told = urls.iter().filter_map(organization_of_url).map(str::to_owned);
     distinct(names(payload, &ORGANIZATIONS).chain(told).collect())
 }
 
@@ -132,10 +132,10 @@ fn everything_of(organizations: &[String], payload: &Value) -> Vec<Tag> {
 }
 
 /// Returns the organization that a URL of Sentry's tells.
-fn organization_in(url: &Uri) -> Option<&str> {
+fn organization_of_url(url: &Uri) -> Option<&str> {
     let path = url.path();
     let by_path =
-        tags::organization(path).or_else(|| path.strip_prefix("/organizations/")?.split('/').next());
+        Place::of(path).organization().or_else(|| path.strip_prefix("/organizations/")?.split('/').next());
     by_path.or_else(|| organization_of_host(url.host()?)).filter(|name| is_name(name))
 }
 
@@ -366,7 +366,7 @@ mod tests {
             ("https://sentry.io/organizations/a%2Fb/issues/1/", None),
             ("https://sentry.io/api/0/issues/1/", None),
         ] {
-            assert_eq!(organization_in(&url.parse().unwrap()), expected, "{url}");
+            assert_eq!(organization_of_url(&url.parse().unwrap()), expected, "{url}");
         }
     }
 

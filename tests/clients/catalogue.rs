@@ -283,6 +283,7 @@ const API_STEPS: &[Step] = &[
     read("listYourOrganizations {}"),
     read(r#"listYourOrganizations {"query":{"cursor":"1672711200000:0:0"}}"#),
     read(r#"retrieveAnOrganization {"path":{"organization_id_or_slug":"org-002"}}"#),
+    read(r#"retrieveAnOrganization {"path":{"organization_id_or_slug":"3"}}"#),
     read(r#"listAnOrganization_sProjects {"path":{"organization_id_or_slug":"org-001"}}"#),
     read(
         r#"listAnOrganization_sProjects {"path":{"organization_id_or_slug":"org-001"},"query":{"cursor":"100:1:0"}}"#,
@@ -293,6 +294,7 @@ const API_STEPS: &[Step] = &[
     fails(r#"retrieveAnOrganization {"path":{"organization_id_or_slug":"no-such-org"}}"#),
     write(r#"updateAnOrganization {"path":{"organization_id_or_slug":"org-002"},"body":{"name":"Renamed"}}"#),
     shows(r#"retrieveAnOrganization {"path":{"organization_id_or_slug":"org-002"}}"#, "Renamed"),
+    shows(r#"retrieveAnOrganization {"path":{"organization_id_or_slug":"3"}}"#, "Renamed"),
     shows(r#"listYourOrganizations {"query":{"cursor":"1672711200000:0:0"}}"#, "Renamed"),
     write(r#"updateAnOrganization {"path":{"organization_id_or_slug":"org-002"},"body":{"slug":"moved"}}"#),
     fails(r#"retrieveAnOrganization {"path":{"organization_id_or_slug":"org-002"}}"#),

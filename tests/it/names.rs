@@ -84,6 +84,24 @@ async fn a_write_under_one_name_reaches_what_is_stored_under_the_other_and_no_ot
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_check_in_under_one_name_reaches_its_monitor_under_the_other() {
+    let monitors = ["monitors/", "monitors/nightly/", "monitors-stats/"];
+    for (written, read) in [("7", "acme"), ("acme", "7")] {
+        let house = with_names().await;
+        let targets = monitors.map(|below| format!("{LIST}{read}/{below}"));
+        for target in &targets {
+            house.get(target).await;
+        }
+        let check_in = format!("{LIST}{written}/monitors/nightly/checkins/");
+        house.serve(asking(Method::POST, &check_in, &[], "{}")).await;
+        for target in &targets {
+            assert!(!is_hit(&house.get(target).await), "{target} after {check_in}");
+        }
+        assert_eq!(reused(&house, &OTHERS).await, OTHERS);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_lists_issues_under_the_other_name_is_reached_by_a_write_to_one() {
     for written in ["/api/0/organizations/acme/issues/4711/", "/api/0/organizations/7/issues/WEB-3/"] {
         let house = with_names().await;
@@ -114,6 +132,16 @@ async fn a_purge_under_one_name_reaches_what_is_stored_under_the_other() {
             assert!(reused(&house, &ACMES).await.is_empty(), "{name}");
             assert!(reused(&house, &OTHERS).await.contains(&OTHERS[0]), "{name}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_of_a_url_reaches_the_same_resource_under_the_other_name() {
+    for (url, expected) in [(ACMES[0], [ACMES[2], ACMES[3]]), (ACMES[3], [ACMES[0], ACMES[1]])] {
+        let house = with_names().await;
+        house.proxy.purge_selected(&Selector::Url(url.to_owned()), PurgeDepth::Soft).await.unwrap();
+        assert_eq!(reused(&house, &ACMES).await, expected, "{url}");
+        assert_eq!(reused(&house, &OTHERS).await, OTHERS, "{url}");
     }
 }
 

@@ -29,7 +29,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (3, "regions", "admission config credential handling links organizations routes"),
     (2, "cache::conditions", "headers"),
     (3, "cache::body", "links"),
-    (3, "cache::key", "admission credential headers"),
+    (3, "cache::key", "admission credential headers routes"),
     (3, "cache::generations", "routes"),
     (3, "cache::policy", "admission config credential pressure cache::directives"),
     (

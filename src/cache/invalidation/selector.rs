@@ -7,8 +7,8 @@ use std::fmt;
 
 use http::Uri;
 
-use crate::cache::key::normalized_path;
 use crate::credential::Fingerprint;
+use crate::routes::spelling::normalized_path;
 use crate::routes::tags::{self, Tag};
 
 /// What is to be purged.
@@ -45,7 +45,7 @@ pub enum SelectorError {
     Organization,
     /// The tag is none.
     #[error(
-        "`tag` wants organization:SLUG, project:ORGANIZATION/PROJECT, team:ORGANIZATION/TEAM, issue:ID or \
+        "`tag` wants project:ORGANIZATION/PROJECT, team:ORGANIZATION/TEAM, issue:ID or \
          release:ORGANIZATION/VERSION"
     )]
     Tag,

@@ -156,7 +156,7 @@ async fn a_purge_of_an_organization_is_followed_by_a_forward_for_every_credentia
     assert!(!is_hit(&stage.get(theirs, OTHER).await) && is_hit(&stage.get(theirs, OWNER).await));
     let output = purge(&["--tag", "nonsense"], "");
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(64), ""), "{output:?}");
-    assert!(text(&output.stderr).contains("`tag` wants organization:SLUG"), "{output:?}");
+    assert!(text(&output.stderr).contains("`tag` wants project:ORGANIZATION/PROJECT"), "{output:?}");
     stage.close().await;
 }
 
