@@ -231,7 +231,7 @@ impl HttpUpstream {
         tokio::select! {
             biased;
             outcome = &mut answer => return conclude(outcome, &progress),
-            () = deadline.as_mut() => return Err(Failure::timeout(TimeoutPhase::WholeExchange)),
+            () = deadline.as_mut() => return Err(progress.borrow().expired().into()),
             () = boarding => {}
         }
         loop {
@@ -239,7 +239,7 @@ impl HttpUpstream {
             tokio::select! {
                 biased;
                 outcome = &mut answer => return conclude(outcome, &progress),
-                () = deadline.as_mut() => return Err(Failure::timeout(TimeoutPhase::WholeExchange)),
+                () = deadline.as_mut() => return Err(stage.expired().into()),
                 Ok(()) = progress.changed() => {}
                 () = sleep(self.limits.of(&stage)) => return Err(stage.stalled().into()),
             }
@@ -605,6 +605,20 @@ mod tests {
         let answer = spawn(&upstream, request(Method::PUT, "http://sentry.test/", body));
         sender.send(data(b"half")).await.unwrap();
         let _connection = peer.accept().await;
+        assert_eq!(fault(answer.await.unwrap()).await, UpstreamFault::RequestBody);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_its_client_drags_out_is_not_upstreams_fault_either() {
+        let (upstream, mut peer) = pair();
+        let (mut sender, body) = announced(1 << 20);
+        let answer = spawn(&upstream, request(Method::PUT, "http://sentry.test/", body));
+        let mut connection = peer.accept().await;
+        tokio::spawn(async move { while connection.read_u8().await.is_ok() {} });
+        // A byte now and then, until the whole exchange has taken too long.
+        while sender.send(data(b"x")).await.is_ok() && !answer.is_finished() {
+            sleep(Duration::from_secs(1)).await;
+        }
         assert_eq!(fault(answer.await.unwrap()).await, UpstreamFault::RequestBody);
     }
 

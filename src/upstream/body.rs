@@ -45,6 +45,17 @@ pub enum UploadStage {
 }
 
 impl UploadStage {
+    /// Returns what to report when an exchange took too long in all. Where the client owes the rest of its request, that is its
+    /// own doing, and upstream, which has not got it whole, has done nothing.
+    pub fn expired(&self) -> UpstreamError {
+        match self {
+            Self::Awaited => UpstreamError::request_body(RequestBodyStalled),
+            Self::Taken | Self::Complete | Self::Failed(_) => {
+                UpstreamError::Timeout { phase: TimeoutPhase::WholeExchange }
+            }
+        }
+    }
+
     /// Returns what to report when an exchange stood still in this stage.
     pub fn stalled(self) -> UpstreamError {
         match self {
@@ -103,8 +114,8 @@ impl Body for Upload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if has_passed(self.deadline.as_mut(), context) {
-            let error = self.fail(UpstreamError::Timeout { phase: TimeoutPhase::WholeExchange });
-            return Poll::Ready(Some(Err(error)));
+            let expired = self.stage.borrow().expired();
+            return Poll::Ready(Some(Err(self.fail(expired))));
         }
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Pending => {
