@@ -132,6 +132,7 @@ impl ServerSettings {
         Self {
             listener: Listener::Webhooks,
             header_read_timeout: Duration::from_secs(10),
+            max_connections: 1024,
             ..Self::for_operators()
         }
     }

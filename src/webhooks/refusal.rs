@@ -59,6 +59,19 @@ impl Refusal {
         }
     }
 
+    /// Returns whether the body may not have been read to its end.
+    pub const fn leaves_body(self) -> bool {
+        match self {
+            Self::WrongMethod | Self::BadSignature | Self::TooLarge | Self::Incomplete => true,
+            Self::NoTime
+            | Self::Outdated
+            | Self::Replayed
+            | Self::RateLimited { .. }
+            | Self::MemoryFull { .. }
+            | Self::NotJson => false,
+        }
+    }
+
     /// Returns what it is answered with.
     pub const fn status(self) -> StatusCode {
         match self {
@@ -82,7 +95,7 @@ impl Refusal {
             Self::NoTime => "Sentry-Hook-Timestamp is missing, or not a number of seconds",
             Self::Outdated => "Sentry-Hook-Timestamp is more than ten minutes from the time here",
             Self::TooLarge => "The body is larger than 1 MiB",
-            Self::Incomplete => "The body did not arrive, or not within ten seconds",
+            Self::Incomplete => "The body did not arrive, or not within three seconds",
             Self::Replayed => "The same body has been here within the last ten minutes",
             Self::RateLimited { .. } => "Too many webhooks; see Retry-After",
             Self::MemoryFull { .. } => "Too many webhooks in the last ten minutes; see Retry-After",
