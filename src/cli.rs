@@ -322,7 +322,7 @@ fn demo(config: Config) -> Result<(), CommandError> {
         return Err(CommandError::Configuration(vec![Problem {
             source: String::new(),
             key: "upstream.url".to_owned(),
-            expected: "nothing: the demo asks a look-alike of its own".to_owned(),
+            expected: "expected nothing, because the demo asks a look-alike of its own".to_owned(),
         }]));
     }
     logging::init(&config.log)?;

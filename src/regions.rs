@@ -18,7 +18,7 @@ use http::Method;
 use http::uri::Uri;
 
 use crate::admission::{AdmittedRequest, BodyFraming};
-use crate::config::control::{GLOBAL, control_url};
+use crate::config::control::{GLOBAL, control_url, is_sentrys_own};
 use crate::config::{Routing, UpstreamConfig};
 use crate::handling::bearing::Bearing;
 use crate::links::KnownHosts;
@@ -183,7 +183,7 @@ impl Regions {
             return Some((self.allowed.origin(region)?, Bearing::Learned));
         }
         let claim = request.credential()?.claim().filter(|claim| claim.organization == name)?;
-        let claimed = self.allowed.origin(self.allowed.find(&claim.region_url)?)?;
+        let claimed = self.allowed.origin(self.allowed(&claim.region_url)?)?;
         let is_plain_read = *request.method() == Method::GET && request.body() == BodyFraming::Absent;
         match self.hints.worth(request.partition(), now) {
             Worth::Proven => Some((claimed, Bearing::Proven)),
@@ -199,12 +199,25 @@ impl Regions {
 
     /// Returns the place of a URL's origin among those that requests may be sent to; `None` for every other one.
     pub fn allowed(&self, url: &str) -> Option<RegionId> {
-        self.allowed.find(url)
+        self.allowed.find(url).filter(|place| self.may_lead_to(*place))
     }
 
-    /// Returns whether a URL's host is one under which an upstream may speak of itself.
+    /// Returns whether what Sentry or a token says may lead to an origin. The regions that stand in the configuration from the
+    /// start are Sentry's own: nothing that a deployment of one's own says leads there.
+    fn may_lead_to(&self, place: RegionId) -> bool {
+        let is_sentrys = |origin: &Origin| is_sentrys_own(&format!("https://{}", origin.authority()));
+        is_sentrys(&self.chosen.origin)
+            || self.allowed.origin(place).is_some_and(|origin| !is_sentrys(origin))
+    }
+
+    /// Returns whether a URL's host is one under which an upstream may speak of itself; and, where that says where requests
+    /// go, one that it may lead to.
     pub fn is_known(&self, url: &str) -> bool {
-        self.allowed.find(url).is_some() || self.is_alias(url)
+        let found = match self.routing {
+            Routing::Pinned => self.allowed.find(url),
+            Routing::ByOrganization => self.allowed(url),
+        };
+        found.is_some() || self.is_alias(url)
     }
 
     /// Returns what was learned of organizations.

@@ -20,6 +20,12 @@ pub fn control_url(upstream: &UpstreamConfig) -> Option<&str> {
     (upstream.region == GLOBAL || is_below(region, global)).then_some(global)
 }
 
+/// Returns whether a URL is one of Sentry's own hosts: that of the control silo, or of a region.
+pub fn is_sentrys_own(url: &str) -> bool {
+    let host = url.parse::<Uri>().ok().and_then(|uri| Some(uri.host()?.to_ascii_lowercase()));
+    host.is_some_and(|host| host == "sentry.io" || host.ends_with(".sentry.io"))
+}
+
 /// Returns whether a URL's host is a name below that of another one, all else being equal.
 fn is_below(url: &str, parent: &str) -> bool {
     let (Ok(url), Ok(parent)) = (url.parse::<Uri>(), parent.parse::<Uri>()) else { return false };
@@ -52,6 +58,18 @@ mod tests {
             check(Some("https://sentry.io"), |upstream| region.clone_into(&mut upstream.region));
         }
         check(Some("https://sentry.io"), |upstream| set(upstream, "us2", "https://US2.sentry.IO"));
+    }
+
+    #[test]
+    fn sentrys_own_hosts_are_told_from_all_others() {
+        for url in ["https://sentry.io", "https://US.sentry.io:443/", "https://acme.sentry.io"] {
+            assert!(is_sentrys_own(url), "{url}");
+        }
+        for url in
+            ["https://sentry.example", "https://evil-sentry.io", "https://sentry.io.example", "sentry", ""]
+        {
+            assert!(!is_sentrys_own(url), "{url}");
+        }
     }
 
     #[test]

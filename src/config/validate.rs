@@ -11,9 +11,9 @@ use http::Uri;
 use http::uri::Authority;
 
 use crate::config::cache::{CacheConfig, RuleConfig};
-use crate::config::control::control_url;
+use crate::config::control::{control_url, is_sentrys_own};
 use crate::config::describe::found_text;
-use crate::config::{Config, Routing};
+use crate::config::{Config, Routing, UpstreamConfig};
 
 /// Shortest secret, in characters.
 const MIN_SECRET: usize = 32;
@@ -95,6 +95,29 @@ fn webhook_secret(config: &Config, findings: &mut Vec<Finding>) {
     findings.push(Finding::of(&keys, expected));
 }
 
+fn control_host(upstream: &UpstreamConfig, findings: &mut Vec<Finding>) {
+    let chosen = match upstream.regions.get(&upstream.region) {
+        _ if !upstream.url.is_empty() => &upstream.url,
+        Some(url) => url,
+        // That is a finding of its own.
+        None => return,
+    };
+    if upstream.routing == Routing::ByOrganization && control_url(upstream).is_none() {
+        let expected = "expected the URL of a control host, because upstream.routing = \"by-organization\" asks it for the \
+                        list of organizations, and where one lives that is not known yet"
+            .to_owned();
+        findings.push(Finding::of(&["upstream.control", "upstream.routing"], expected));
+    }
+    let is_own = !upstream.control.is_empty() && !is_sentrys_own(&upstream.control);
+    if is_own && is_sentrys_own(chosen) {
+        let expected = format!(
+            "expected the URL of your Sentry, because upstream.control is not one of Sentry's own hosts: what names no \
+             organization would go to {chosen}"
+        );
+        findings.push(Finding::of(&["upstream.url", "upstream.region", "upstream.control"], expected));
+    }
+}
+
 fn aliases(config: &Config, findings: &mut Vec<Finding>) {
     let aliases = &config.budget.aliases;
     if !aliases.is_empty() && config.secret.is_empty() {
@@ -151,12 +174,7 @@ fn urls(config: &Config, findings: &mut Vec<Finding>) {
         let expected = format!("expected the name of a region, one of {}{found}", known.join(", "));
         findings.push(Finding::of(&["upstream.region", "upstream.regions"], expected));
     }
-    if upstream.routing == Routing::ByOrganization && control_url(upstream).is_none() {
-        let expected = "expected the URL of a control host, because upstream.routing = \"by-organization\" asks it for the \
-                        list of organizations, and where one lives that is not known yet"
-            .to_owned();
-        findings.push(Finding::of(&["upstream.control", "upstream.routing"], expected));
-    }
+    control_host(upstream, findings);
     for (index, host) in upstream.link_hosts.iter().enumerate() {
         if !is_authority(host) {
             let expected = format!(

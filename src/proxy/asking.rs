@@ -202,7 +202,7 @@ impl Proxy {
             return Err(ForwardFailure::Upstream(UpstreamFault::Unreachable));
         };
         let take_off = self.take_off();
-        let result = self.send(outgoing, reservation, take_off).await;
+        let result = self.send((request, outgoing), reservation, take_off).await;
         // What a region says to a token that is not its own says nothing of the token.
         if self.note_place(request, &result) == PlaceVerdict::Plausible
             && let Ok(answer) = &result
@@ -215,13 +215,13 @@ impl Proxy {
     /// Sends a request, and counts how it went.
     async fn send(
         &self,
-        request: Request<OutgoingBody>,
+        (request, outgoing): (&DirectedRequest, Request<OutgoingBody>),
         reservation: Reservation,
         take_off: TakeOff,
     ) -> Result<Answer, ForwardFailure> {
         let watch = Stopwatch::start();
         let in_flight = self.metrics().upstream.begin();
-        let answer = self.upstream().send(request).await;
+        let answer = self.upstream().send(outgoing).await;
         drop(in_flight);
         match answer {
             Ok(answer) => {
@@ -241,7 +241,7 @@ impl Proxy {
                     UpstreamFault::RequestBody => drop(reservation),
                 }
                 self.metrics().upstream.observe(outcome_of(error.fault()), watch.read());
-                self.note_failure(&error);
+                self.note_failure(request, &error);
                 Err(ForwardFailure::Upstream(error.fault()))
             }
         }
@@ -272,11 +272,18 @@ impl Proxy {
     }
 
     /// Logs a failure of upstream, once, with its causes; clients only get its kind.
-    pub fn note_failure(&self, error: &UpstreamError) {
+    pub fn note_failure(&self, request: &DirectedRequest, error: &UpstreamError) {
         let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
         let causes: Vec<String> = causes.map(ToString::to_string).collect();
         let causes = (!causes.is_empty()).then(|| causes.join(": "));
-        tracing::warn!(error = %error, causes, "upstream failed");
+        tracing::warn!(
+            upstream = request.upstream().authority(),
+            route = %request.route().label,
+            credential = self.fingerprint_of(request).map(tracing::field::display),
+            error = %error,
+            causes,
+            "upstream failed"
+        );
     }
 }
 

@@ -17,6 +17,7 @@ use crate::clock::Stopwatch;
 use crate::config::LogRequests;
 use crate::credential::{CredentialPartition, Fingerprint};
 use crate::handling::Handling;
+use crate::handling::bearing::Bearing;
 use crate::headers::{CACHE_STATUS, CacheOutcome, CacheStatus};
 use crate::proxy::Rooms;
 use crate::proxy::body::ReplyBody;
@@ -34,6 +35,7 @@ pub struct Exchange {
     class: Option<Arc<str>>,
     partition: CredentialPartition,
     upstream: Option<Arc<str>>,
+    bearing: Option<Bearing>,
 }
 
 impl Exchange {
@@ -46,6 +48,7 @@ impl Exchange {
             class: None,
             partition: CredentialPartition::ANONYMOUS,
             upstream: None,
+            bearing: None,
         }
     }
 
@@ -59,6 +62,7 @@ impl Exchange {
     /// Notes where the request goes.
     pub fn directed(&mut self, request: &DirectedRequest) {
         self.upstream = Some(request.upstream().name());
+        self.bearing = Some(request.bearing());
     }
 
     /// Ends with the answer: counts it, logs it, and says in it what was done.
@@ -122,6 +126,7 @@ impl Line<'_> {
                 handling = self.handling.label(),
                 reason = self.handling.reason_label(),
                 upstream = self.exchange.upstream.as_deref(),
+                bearing = self.exchange.bearing.map(Bearing::label),
                 upstream_status,
                 status = self.answered.as_u16(),
                 duration_us = micros(self.elapsed),
@@ -136,6 +141,7 @@ impl Line<'_> {
                 reason = self.handling.reason_label(),
                 detail = self.status.detail,
                 upstream = self.exchange.upstream.as_deref(),
+                bearing = self.exchange.bearing.map(Bearing::label),
                 upstream_status,
                 status = self.answered.as_u16(),
                 duration_us = micros(self.elapsed),

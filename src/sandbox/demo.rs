@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use crate::Prepared;
 use crate::RunError;
-use crate::config::Config;
+use crate::config::{Config, Routing};
 use crate::sandbox::people::{OTHER_TOKEN, OWNER_TOKEN};
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::upstream::environment::ProxyEnvironment;
@@ -31,6 +31,9 @@ pub enum DemoError {
 pub async fn demo(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), DemoError> {
     let sandbox = Sandbox::start(SandboxOptions::default()).await.map_err(DemoError::Sandbox)?;
     config.upstream.url = sandbox.origin();
+    // Nothing leaves the machine, whatever else is configured.
+    config.upstream.control.clear();
+    config.upstream.routing = Routing::Pinned;
     let prepared = Prepared::new(config, &ProxyEnvironment::default()).await?;
     let (proxy, admin) = prepared.addresses().map_err(DemoError::Guide)?;
     print(&mut io::stdout().lock(), &demo_guide(proxy, admin, &sandbox)).map_err(DemoError::Guide)?;
