@@ -41,7 +41,8 @@ const INDEX: &str = "sentrybox admin\n\n\
     GET  /readyz   200 while new requests are welcome, 503 otherwise\n\
     GET  /metrics  Prometheus metrics\n\
     GET  /ledger   what each credential was spared, by fingerprint, as JSON\n\
-    POST /purge    marks what is stored stale, or drops it: {\"organization\": \"acme\", \"mode\": \"soft\"}\n";
+    POST /purge    marks what is stored stale, or drops it: {\"organization\": \"acme\", \"mode\": \"soft\"}\n\
+    POST /webhooks/sentry  Sentry's webhooks, where they are configured and have no address of their own\n";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -127,12 +128,19 @@ impl Admin {
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send,
     {
         let (head, body) = request.into_parts();
+        let has_body = !body.is_end_stream();
         let mut response = match self.admit(&head) {
             Ok(endpoint) => match collect(body).await {
                 Ok(body) => self.perform(endpoint, &head.headers, &body).await,
                 Err(status) => error(status, "The request's body is too large, or did not arrive"),
             },
-            Err(refusal) => *refusal,
+            Err(mut refusal) => {
+                // What is left of the body would be taken for the next request.
+                if has_body {
+                    refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                *refusal
+            }
         };
         let fields = response.headers_mut();
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -152,6 +160,10 @@ impl Admin {
         let Some(endpoint) = endpoint else {
             return Err(Box::new(error(StatusCode::NOT_FOUND, "There is no such endpoint; see /")));
         };
+        if endpoint == Endpoint::Purge && head.uri.query().is_some() {
+            let detail = "What is to be purged goes into the body, as JSON; the query is not read";
+            return Err(Box::new(error(StatusCode::BAD_REQUEST, detail)));
+        }
         if !endpoint.allows(&head.method) {
             let mut refusal =
                 error(StatusCode::METHOD_NOT_ALLOWED, "The endpoint has other methods; see Allow");
@@ -310,6 +322,29 @@ mod tests {
         let (_, body) = check(&bench, request("POST", "/purge", &[]), 200).await;
         assert_eq!(body, r#"{"purged":"everything","mode":"soft","responses":42}"#);
         assert_eq!(bench.purges.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_purge_that_says_in_its_query_what_it_means_purges_nothing() {
+        let bench = bench("");
+        let (_, body) = check(&bench, request("POST", "/purge?organization=acme", &[]), 400).await;
+        assert!(body.contains("goes into the body"), "{body}");
+        assert_eq!(bench.purges.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_leaves_a_body_unread_ends_the_connection() {
+        let bench = bench("");
+        let with_body = |path: &str| {
+            let request = Request::post(path).header("host", "127.0.0.1:9001");
+            request.body(Full::new(Bytes::from_static(b"{}"))).unwrap()
+        };
+        let answer = bench.admin.answer(with_body("/nowhere")).await;
+        assert_eq!(
+            (answer.status(), &answer.headers()["connection"]),
+            (StatusCode::NOT_FOUND, &"close".parse().unwrap())
+        );
+        assert!(!bench.admin.answer(with_body("/purge")).await.headers().contains_key("connection"));
     }
 
     #[tokio::test]

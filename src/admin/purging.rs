@@ -14,14 +14,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::cache::generations::PurgeDepth;
 use crate::cache::invalidation::selector::{Selector, SelectorError};
-use crate::cache::store::PurgeDepth;
 use crate::config::Secret;
 use crate::credential::Fingerprint;
 
 /// What an order may say, as told to whoever gave another one.
 const EXPECTED: &str = "expected a JSON object with exactly one of url, route, organization, credential, token, tag and \
-    everything, and perhaps mode";
+    everything, and perhaps mode, \"soft\" or \"hard\"";
 
 /// What is to be purged, and how thoroughly.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub enum PurgeRefusal {
     #[error("{EXPECTED}: {0}")]
     Malformed(String),
     /// The body names nothing, or more than one thing.
-    #[error("{EXPECTED}; there is {0} of them")]
+    #[error("{EXPECTED}; found {0} of them")]
     Subjects(usize),
     /// `everything` is false.
     #[error("`everything` can only be true")]
@@ -227,9 +227,9 @@ mod tests {
     #[test]
     fn what_is_no_order_is_refused_with_what_was_expected() {
         for (body, part) in [
-            ("{}", "there is 0 of them"),
-            (r#"{"mode":"hard"}"#, "there is 0 of them"),
-            (r#"{"organization":"acme","tag":"issue:1"}"#, "there is 2 of them"),
+            ("{}", "found 0 of them"),
+            (r#"{"mode":"hard"}"#, "found 0 of them"),
+            (r#"{"organization":"acme","tag":"issue:1"}"#, "found 2 of them"),
             (r#"{"organisation":"acme"}"#, "exactly one of url, route, organization"),
             (r#"{"organization":"acme","mode":"gentle"}"#, "perhaps mode"),
             ("[1]", "expected a JSON object"),

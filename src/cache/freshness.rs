@@ -898,12 +898,12 @@ mod tests {
             || says("max-age=60, immutable, stale-if-error=60"),
             || says("max-age=60").overridden(Some(60), 60, 60),
         ] {
-            let scene = scene().standing(Standing::Outdated);
+            let scene = scene().standing(Standing::Purged);
             check(&scene, &[(0, "forward purged"), (59, "forward purged")]);
             check_on_error(&scene, &[(0, Some(0)), (59, Some(-59)), (60, None)]);
             check(&scene.asked("max-stale"), &[(1, "forward purged")]);
         }
-        let forbidden = says("max-age=60, must-revalidate").standing(Standing::Outdated);
+        let forbidden = says("max-age=60, must-revalidate").standing(Standing::Purged);
         check_on_error(&forbidden, &[(0, None)]);
     }
 

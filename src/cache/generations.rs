@@ -48,6 +48,41 @@ pub enum Cause {
     SoftPurge,
 }
 
+/// How thoroughly something is purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PurgeDepth {
+    /// It is stale: asked for anew before it is reused, but for standing in when upstream fails.
+    Soft,
+    /// It is gone.
+    Hard,
+}
+
+impl PurgeDepth {
+    /// Returns the one spelling of the depth.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Soft => "soft",
+            Self::Hard => "hard",
+        }
+    }
+
+    /// Returns what it does to what is purged.
+    pub const fn cause(self) -> Cause {
+        match self {
+            Self::Soft => Cause::SoftPurge,
+            Self::Hard => Cause::Purge,
+        }
+    }
+
+    /// Returns how what was purged stands.
+    pub const fn standing(self) -> Standing {
+        match self {
+            Self::Soft => Standing::Purged,
+            Self::Hard => Standing::Unusable,
+        }
+    }
+}
+
 /// When something became unusable, and when stale. Beside each other, because a look-up wants both.
 #[derive(Debug, Default)]
 struct Slot {
@@ -101,7 +136,7 @@ pub enum Standing {
     /// It took off so soon after a write that it may show the state before.
     Settling,
     /// It was purged softly after it took off: it is stale, and may only stand in for a failure.
-    Outdated,
+    Purged,
     /// Something happened after it took off that makes it unusable.
     Unusable,
 }
@@ -178,7 +213,7 @@ impl Generations {
                 return Standing::Unusable;
             }
             if stamp < stale_before {
-                standing = Standing::Outdated;
+                standing = Standing::Purged;
             } else if standing == Standing::Current && self.is_settling(stamp, unusable_before) {
                 standing = Standing::Settling;
             }
@@ -233,6 +268,7 @@ fn write_tag(hasher: &mut SipHasher13, tag: &Tag) {
             (14, [&[], &[]])
         }
         Tag::Credential(None) => (15, [&[], &[]]),
+        Tag::Numbered => (16, [&[], &[]]),
     };
     hasher.write_u8(kind);
     for part in parts {
@@ -311,19 +347,19 @@ mod tests {
     }
 
     #[test]
-    fn what_took_off_before_a_soft_purge_is_outdated_and_a_write_makes_it_unusable_all_the_same() {
+    fn what_took_off_before_a_soft_purge_is_stale_and_a_write_makes_it_unusable_all_the_same() {
         let generations = generations();
         let slots = generations.slots(&[resource("/a/"), Tag::Organization("acme".to_owned())]);
         let before = generations.stamp(at(0));
         generations.invalidate_tags(&[resource("/a/")], Cause::SoftPurge, at(0));
-        assert_eq!(generations.standing(&slots, before), Standing::Outdated);
+        assert_eq!(generations.standing(&slots, before), Standing::Purged);
         assert_eq!(generations.standing(&slots, generations.stamp(at(0))), Standing::Current);
         generations.invalidate_tags(&[Tag::Organization("acme".to_owned())], Cause::Write, at(1));
         assert_eq!(generations.standing(&slots, before), Standing::Unusable);
         let settling = generations.stamp(at(2));
         assert_eq!(generations.standing(&slots, settling), Standing::Settling);
         generations.invalidate_tags(&[resource("/a/")], Cause::SoftPurge, at(3));
-        assert_eq!(generations.standing(&slots, settling), Standing::Outdated);
+        assert_eq!(generations.standing(&slots, settling), Standing::Purged);
     }
 
     #[test]
@@ -364,6 +400,7 @@ mod tests {
             Tag::Area(None, Area::Releases),
             Tag::Absent,
             Tag::Unplaced,
+            Tag::Numbered,
             Tag::Everything,
             Tag::Credential(None),
             Tag::Credential(Fingerprint::parse("0123456789abcdef")),

@@ -3,22 +3,22 @@
 //!
 //! | Write to | Makes unusable |
 //! |---|---|
-//! | `…/issues/`, of an organization or a project, and a project's `groups/` | all issues of the organization, and what shows them |
-//! | `…/issues/{issue}/…` | that issue, under both of its names, and the lists, counts and events that show issues |
-//! | `…/releases/`, `artifactbundle/…` | all releases of the organization, what shows them, and its issues: a release resolves some |
-//! | `…/releases/{version}/…` | that release, what shows releases, and issues as above |
-//! | `monitors/{monitor}/checkins/…` | that monitor, the list and the statistics of monitors |
-//! | what only computes, uploads or notes a visit (`visit/`, `chunk-upload/`, `seer/…`, …) | that resource and what is below |
+//! | `…/issues/…`, of an organization or a project, and a project's `groups/` | all issues of the organization, and what shows them |
+//! | `…/releases/…`, `artifactbundle/…`, a project's `files/…` | all releases of the organization, what shows them, its issues (a release resolves some), and every "there is nothing" |
+//! | `monitors/{monitor}/checkins/…` | all monitors of the organization |
+//! | `dashboards/{dashboard}/visit/` and the like | that, and the lists above it, which are sorted by visits |
+//! | what only computes or uploads (`chunk-upload/`, `seer/…`, `files/dsyms/`, …) | that resource and what is below |
 //! | anything else of an organization, its members, teams and projects included | everything of that organization, and the list of organizations |
 //! | `/api/0/organizations/{organization}/` | the same, and every "there is nothing": it may have a new name |
 //! | `/api/0/organizations/` | the list, and every "there is nothing" |
-//! | `/api/0/issues/{issue}/…`, `/api/0/groups/{issue}/…` | that issue, and what shows issues in every organization |
-//! | `/api/0/users/…`, `/api/0/auth/…`, `/oauth/…` | the resource, below it, its ancestors |
-//! | any other path | everything: its owner cannot be told from it |
+//! | `/api/0/issues/{issue}/…`, `/api/0/groups/{issue}/…` | all issues, and what shows them, in every organization |
+//! | `/api/0/auth/…`, `/api/0/internal/health/…`, `/oauth/…` | the resource, below it, its ancestors |
+//! | any other path, that of a user included, whose name stands everywhere | everything |
 //!
-//! Each row of an organization reaches what is stored under the organization's number and its slug alike; each but that of
-//! what only computes also what does not say whose it is ([`Tag::Unplaced`]), and where only a number is known, everything. `Location` and `Content-Location` of the
-//! answer are invalidated too where they lie on upstream's own authority.
+//! Each row of an organization reaches what is stored under the organization's number and its slug alike, as far as both are
+//! known; but for the rows of visits and of what only computes, also what does not say whose it is ([`Tag::Unplaced`]), and
+//! where only a slug is known what is stored under any number, where only a number is known everything. `Location` and
+//! `Content-Location` of the answer are invalidated too where they lie on upstream's own authority.
 //! Invariant: rather too much than too little. Not here: when (`proxy`: after upstream answered, before the client
 //! is told), how (`cache::generations`), which names are one organization's (handed in).
 //!
@@ -29,11 +29,14 @@ use http::{StatusCode, Uri};
 
 use crate::admission::AdmittedRequest;
 use crate::config::cache::InvalidationScope;
-use crate::routes::place::{Area, Home, Place, filed_under, is_number};
+use crate::routes::place::{Area, Home, Place, is_number};
 use crate::routes::spelling::normalized_path;
 use crate::routes::tags::{self, Tag};
 
 pub mod selector;
+
+/// Where users are.
+const USERS: &str = "/api/0/users/";
 
 /// How a forwarded unsafe request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +88,10 @@ fn may_have_changed(outcome: WriteOutcome, scope: InvalidationScope) -> bool {
         (WriteOutcome::Answered(status), InvalidationScope::Rfc) => {
             status.is_success() || status.is_redirection()
         }
-        (WriteOutcome::Answered(status), InvalidationScope::Sentry) => !status.is_client_error(),
+        // Sentry's gateway says 408 of what a region may still be doing (`sentry-api.md` §6).
+        (WriteOutcome::Answered(status), InvalidationScope::Sentry) => {
+            !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT
+        }
         (WriteOutcome::Unknown, _) => true,
     }
 }
@@ -98,23 +104,19 @@ fn by_sentry(path: &str, further_names: &[String]) -> Vec<Tag> {
     match &place {
         Place::Organization { home, name, segments } => {
             let subject = Subject::of(*home, segments, &path);
-            let own = subject.touches(name);
-            if is_number(name) && further_names.is_empty() && !own.is_empty() {
-                touched.push(Tag::Everything);
-            }
-            touched.extend(own);
+            touched.extend(subject.touches(name, &path));
             let renamed: Vec<Tag> =
                 further_names.iter().flat_map(|name| touched.iter().map(|tag| tag.under(name))).collect();
             touched.extend(renamed);
+            if further_names.is_empty() && subject.reaches_further() {
+                touched.push(if is_number(name) { Tag::Everything } else { Tag::Numbered });
+            }
             touched.extend(subject.touches_besides());
         }
-        Place::Unknown { issue: Some(issue) } => {
-            let areas = [Area::Issues, other_filing(issue)];
-            touched.extend(areas.map(|area| Tag::Area(None, area)));
-            touched.push(Tag::issue(issue));
-        }
+        Place::Unknown { issue: Some(_) } => touched.push(Tag::Area(None, Area::Issues)),
         Place::Unknown { issue: None } => touched.push(Tag::Everything),
         Place::List => touched.push(Tag::Absent),
+        Place::Apart if path.starts_with(USERS) => touched.push(Tag::Everything),
         Place::Apart => {
             touched.extend(tags::ancestors(&path).map(|ancestor| Tag::Resource(ancestor.to_owned())));
         }
@@ -124,17 +126,15 @@ fn by_sentry(path: &str, further_names: &[String]) -> Vec<Tag> {
 
 /// What a write within an organization is about: a row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Subject<'a> {
-    /// Issues in bulk.
+enum Subject {
+    /// Issues.
     Issues,
-    /// One issue, by one of its names.
-    Issue(&'a str),
-    /// Some release: the body says which.
+    /// Releases.
     Releases,
-    /// One release, by its version.
-    Release(&'a str),
-    /// A monitor's check-ins, by its name.
-    CheckIns(&'a str),
+    /// A monitor's check-ins.
+    CheckIns,
+    /// That somebody has looked at something.
+    Visit,
     /// Nothing but the resource itself.
     Itself,
     /// The organization itself.
@@ -143,16 +143,15 @@ enum Subject<'a> {
     Anything,
 }
 
-impl<'a> Subject<'a> {
-    fn of(home: Home, segments: &[&'a str], path: &str) -> Self {
+impl Subject {
+    fn of(home: Home, segments: &[&str], path: &str) -> Self {
         let subject = match (home, segments) {
             (Home::Organization, []) => Self::Organization,
-            // A visit is noted; debug files and source maps are shown by nothing that is stored.
-            (Home::Organization, [.., "visit"]) | (Home::Projects, [_, "files", ..]) => Self::Itself,
             (Home::Organization, within) => Self::within_organization(within),
             (Home::Projects, [_, "issues" | "groups", ..]) => Self::Issues,
-            (Home::Projects, [_, "releases"]) => Self::Releases,
-            (Home::Projects, [_, "releases", version, ..]) => Self::Release(version),
+            // Debug files: nothing that is stored shows them.
+            (Home::Projects, [_, "files", "dsyms" | "difs", ..]) => Self::Itself,
+            (Home::Projects, [_, "releases" | "files", ..]) => Self::Releases,
             (Home::Projects | Home::Teams, _) => Self::Anything,
         };
         // Upstream decodes `%2F` before it routes: the path may be about something else than its segments say.
@@ -160,7 +159,7 @@ impl<'a> Subject<'a> {
         if is_plain || subject == Self::Organization { subject } else { Self::Anything }
     }
 
-    fn within_organization(segments: &[&'a str]) -> Self {
+    fn within_organization(segments: &[&str]) -> Self {
         match segments {
             ["issues", _, "summarize"]
             | [
@@ -168,43 +167,38 @@ impl<'a> Subject<'a> {
                 ..,
             ]
             | ["events", "anomalies"]
-            | [_, "test-fire-actions"]
             | ["test-fire-actions"] => Self::Itself,
-            ["issues"] => Self::Issues,
-            ["issues", issue, ..] => Self::Issue(issue),
-            ["releases"] | ["artifactbundle", ..] => Self::Releases,
-            ["releases", version, ..] => Self::Release(version),
-            ["monitors", monitor, "checkins", ..] => Self::CheckIns(monitor),
+            ["dashboards" | "group-search-views", _, "visit"]
+            | ["discover" | "explore", "saved", _, "visit"] => Self::Visit,
+            ["issues", ..] => Self::Issues,
+            ["releases" | "artifactbundle", ..] => Self::Releases,
+            ["monitors", _, "checkins", ..] => Self::CheckIns,
             _ => Self::Anything,
         }
     }
 
     /// Returns what it touches of the organization under the name that the path uses.
-    fn touches(self, organization: &str) -> Vec<Tag> {
+    fn touches(self, organization: &str, path: &str) -> Vec<Tag> {
         let area = |area| Tag::area(organization, area);
-        let issues = [Area::Issues, Area::NumberedIssues, Area::NamedIssues];
         match self {
-            Self::Issues => issues.map(area).to_vec(),
-            Self::Issue(issue) => {
-                vec![Tag::issue(issue), area(Area::Issues), area(other_filing(issue))]
-            }
-            Self::Releases => {
-                issues.into_iter().chain([Area::Releases, Area::SingleReleases]).map(area).collect()
-            }
-            Self::Release(version) => {
-                let release = Tag::Release(organization.to_owned(), version.to_owned());
-                let areas = issues.into_iter().chain([Area::Releases]).map(area);
-                areas.chain([release]).collect()
-            }
-            Self::CheckIns(monitor) => {
-                let root = format!("{}{organization}/", tags::organization_list());
-                let monitors = ["monitors/".to_owned(), "monitors-stats/".to_owned()];
-                let single = [format!("monitors/{monitor}/"), format!("monitors/{monitor}/checkins/")];
-                let all = monitors.into_iter().chain(single);
-                all.map(|below| Tag::Resource(format!("{root}{below}"))).collect()
+            Self::Issues => vec![area(Area::Issues)],
+            Self::Releases => vec![area(Area::Issues), area(Area::Releases)],
+            Self::CheckIns => vec![area(Area::Monitors)],
+            // But not the organization itself.
+            Self::Visit => {
+                let above = tags::ancestors(path).filter(|ancestor| Place::of(ancestor).is_within());
+                above.map(|ancestor| Tag::Resource(ancestor.to_owned())).collect()
             }
             Self::Itself => Vec::new(),
             Self::Organization | Self::Anything => vec![Tag::Organization(organization.to_owned())],
+        }
+    }
+
+    /// Returns whether it reaches what is stored under other names, too, where those are not known.
+    const fn reaches_further(self) -> bool {
+        match self {
+            Self::Issues | Self::Releases | Self::CheckIns | Self::Organization | Self::Anything => true,
+            Self::Visit | Self::Itself => false,
         }
     }
 
@@ -212,19 +206,14 @@ impl<'a> Subject<'a> {
     fn touches_besides(self) -> Vec<Tag> {
         let list = || Tag::Resource(tags::organization_list().to_owned());
         match self {
-            Self::Issues | Self::Issue(_) | Self::Release(_) | Self::CheckIns(_) => vec![Tag::Unplaced],
+            Self::Issues | Self::CheckIns => vec![Tag::Unplaced],
             // What is made there may have been looked for.
             Self::Releases => vec![Tag::Unplaced, Tag::Absent],
-            Self::Itself => Vec::new(),
+            Self::Visit | Self::Itself => Vec::new(),
             Self::Anything => vec![list(), Tag::Unplaced],
             Self::Organization => vec![list(), Tag::Unplaced, Tag::Absent],
         }
     }
-}
-
-/// Returns the area of the issues that are filed under the other kind of name: which of them it is cannot be told.
-fn other_filing(issue: &str) -> Area {
-    if filed_under(issue) == Area::NumberedIssues { Area::NamedIssues } else { Area::NumberedIssues }
 }
 
 /// Returns the normalized path that a field of the answer names on upstream's own authority.
@@ -298,56 +287,61 @@ mod tests {
     ];
 
     #[test]
-    fn issues_in_bulk_reach_all_issues_of_the_organization_and_what_shows_them() {
-        let written =
-            ["organizations/acme/issues/", "projects/acme/web/issues/", "projects/acme/web/groups/"];
+    fn a_write_to_issues_reaches_all_issues_of_the_organization_and_what_shows_them() {
+        let written = [
+            "organizations/acme/issues/",
+            "organizations/acme/issues/10003/",
+            "organizations/acme/issues/WEB-3/comments/",
+            "projects/acme/web/issues/",
+            "projects/acme/web/groups/",
+        ];
         check(&written, &SHOWING_ISSUES, &APART_FROM_ISSUES);
+        // It may be merged with any of them, and goes by many names.
         let singles = [
             "organizations/acme/issues/1/",
+            "organizations/acme/issues/0010003/",
             "organizations/acme/issues/WEB-3/events/",
+            "organizations/acme/issues/web_3/tags/level/",
             "issues/1/",
-            "groups/WEB-3/",
+            "groups/WEB-3/events/latest/",
         ];
         check(&written, &singles, &[]);
     }
 
     #[test]
-    fn one_issue_reaches_itself_under_both_names_and_what_shows_issues() {
-        let by_number = ["organizations/acme/issues/10003/", "organizations/acme/issues/10003/comments/"];
-        let by_short_id = ["organizations/acme/issues/WEB-3/", "organizations/acme/issues/web-3/tags/level/"];
-        let all = [by_number, by_short_id].concat();
-        check(&all, &SHOWING_ISSUES, &APART_FROM_ISSUES);
-        check(&["organizations/acme/issues/10003/"], &by_number, &["organizations/acme/issues/10004/"]);
-        check(&["organizations/acme/issues/WEB-3/"], &by_short_id, &["organizations/acme/issues/WEB-4/"]);
-        // Which number a short id stands for cannot be told: all of the other kind.
-        check(&by_number, &by_short_id, &[]);
-        check(&by_short_id, &by_number, &[]);
-        check(&all, &["issues/10003/events/latest/"], &[]);
+    fn an_event_by_its_identifier_is_reached_with_its_own_issue_alone() {
+        let event = "organizations/acme/issues/1/events/0123456789abcdef0123456789abcdef/";
+        check(&["organizations/acme/issues/1/"], &[event], &[]);
+        check(&["organizations/acme/issues/2/"], &[], &[event]);
+        check(&["organizations/acme/members/"], &[event], &[]);
     }
 
     #[test]
     fn an_issue_without_its_organization_reaches_what_shows_issues_everywhere() {
         let written = ["issues/10003/", "groups/10003/notes/"];
+        let spared = ["organizations/acme/releases/", "organizations/acme/", "organizations/"];
+        check(&written, &SHOWING_ISSUES, &spared);
         check(
             &written,
-            &SHOWING_ISSUES,
-            &["organizations/acme/releases/", "organizations/acme/", "organizations/"],
+            &["organizations/other/issues/", "organizations/acme/issues/WEB-3/", "issues/1/"],
+            &[],
         );
-        let reached = [
-            "organizations/other/issues/",
-            "organizations/acme/issues/10003/",
-            "organizations/acme/issues/WEB-3/",
-        ];
-        check(&written, &reached, &["organizations/acme/issues/10004/", "issues/10004/"]);
-        check(&["issues/10003/"], &["issues/10003/hashes/"], &[]);
     }
 
     #[test]
-    fn one_release_reaches_itself_what_shows_releases_and_issues() {
-        let written = ["organizations/acme/releases/1.0/", "organizations/acme/releases/1.0/deploys/"];
-        let through_a_project = "projects/acme/web/releases/1.0/";
+    fn a_write_to_releases_reaches_all_of_them_what_shows_them_issues_and_what_was_not_there() {
+        let written = [
+            "organizations/acme/releases/",
+            "organizations/acme/releases/1.0/",
+            "organizations/acme/releases/1.0/deploys/",
+            "organizations/acme/releases/visit/",
+            "organizations/acme/artifactbundle/assemble/",
+            "projects/acme/web/releases/1.0/",
+            "projects/acme/web/files/source-maps/",
+        ];
         let reached = [
             "organizations/acme/releases/1.0/files/",
+            "organizations/acme/releases/1.1/",
             "organizations/acme/releases/",
             "organizations/acme/projects/",
             "organizations/acme/environments/",
@@ -355,43 +349,18 @@ mod tests {
             "organizations/acme/",
             "projects/acme/web/",
             "projects/acme/web/releases/",
-            "projects/acme/web/releases/1.0/",
             "organizations/acme/issues/1/",
         ];
-        let spared = [
-            "organizations/",
-            "organizations/acme/releases/2.0/",
-            "organizations/acme/members/",
-            "organizations/other/releases/1.0/",
-        ];
-        for written in written.iter().chain([&through_a_project]) {
-            check(&[written], &reached, &spared);
-            check(&[written], &SHOWING_ISSUES, &[]);
-        }
-    }
-
-    #[test]
-    fn a_release_whose_version_stands_in_the_body_reaches_all_releases_and_what_was_not_there() {
-        let written = [
-            "organizations/acme/releases/",
-            "projects/acme/web/releases/",
-            "organizations/acme/artifactbundle/assemble/",
-        ];
-        let reached = [
-            "organizations/acme/releases/1.0/",
-            "projects/acme/web/releases/1.0/",
-            "organizations/acme/releases/",
-            "organizations/acme/projects/",
-            "organizations/acme/issues/",
-        ];
-        check(&written, &reached, &["organizations/acme/members/", "organizations/other/releases/1.0/"]);
+        let spared = ["organizations/", "organizations/acme/members/", "organizations/other/releases/1.0/"];
+        check(&written, &reached, &spared);
+        check(&written, &SHOWING_ISSUES, &[]);
         for written in written {
             assert!(by_sentry(&format!("/api/0/{written}"), &[]).contains(&Tag::Absent), "{written}");
         }
     }
 
     #[test]
-    fn a_check_in_reaches_its_monitor_and_the_lists_of_monitors() {
+    fn a_check_in_reaches_the_monitors() {
         check(
             &[
                 "organizations/acme/monitors/nightly/checkins/",
@@ -400,18 +369,36 @@ mod tests {
             &[
                 "organizations/acme/monitors/nightly/checkins/",
                 "organizations/acme/monitors/nightly/",
+                "organizations/acme/monitors/0123abcd/",
                 "organizations/acme/monitors/",
                 "organizations/acme/monitors-stats/",
+                "projects/acme/web/monitors/",
             ],
-            &["organizations/acme/", "organizations/acme/issues/", "organizations/acme/monitors/hourly/"],
+            &["organizations/acme/", "organizations/acme/issues/", "organizations/other/monitors/"],
         );
     }
 
     #[test]
-    fn what_only_computes_or_notes_a_visit_reaches_nothing_but_itself() {
+    fn a_visit_reaches_the_lists_above_it() {
+        check(
+            &["organizations/acme/dashboards/5/visit/"],
+            &["organizations/acme/dashboards/5/", "organizations/acme/dashboards/"],
+            &["organizations/acme/dashboards/6/", "organizations/acme/", "organizations/acme/issues/"],
+        );
+        check(
+            &["organizations/acme/discover/saved/7/visit/"],
+            &["organizations/acme/discover/saved/"],
+            &["organizations/acme/"],
+        );
+        // A name is no verb.
+        check(&["organizations/acme/monitors/visit/"], &["organizations/acme/members/"], &[]);
+        check(&["organizations/acme/monitors/test-fire-actions/"], &["organizations/acme/monitors/"], &[]);
+    }
+
+    #[test]
+    fn what_only_computes_or_uploads_reaches_nothing_but_itself() {
         for below in [
             "chunk-upload/",
-            "dashboards/5/visit/",
             "events/anomalies/",
             "search-agent/translate/",
             "seer/explorer-chat/",
@@ -419,19 +406,11 @@ mod tests {
             "test-fire-actions/",
         ] {
             let written = format!("organizations/acme/{below}");
-            let spared = [
-                "organizations/acme/",
-                "organizations/acme/issues/",
-                "organizations/acme/dashboards/5/",
-                "organizations/acme/events/",
-            ];
+            let spared = ["organizations/acme/", "organizations/acme/issues/", "organizations/acme/events/"];
             check(&[written.as_str()], &[written.as_str()], &spared);
         }
-        check(
-            &["projects/acme/web/files/dsyms/"],
-            &["projects/acme/web/files/dsyms/"],
-            &["organizations/acme/projects/"],
-        );
+        let debug_files = "projects/acme/web/files/dsyms/";
+        check(&[debug_files], &[debug_files], &["organizations/acme/projects/"]);
     }
 
     #[test]
@@ -490,10 +469,16 @@ mod tests {
     }
 
     #[test]
-    fn where_only_a_number_is_known_a_write_reaches_rather_too_much() {
+    fn where_one_name_is_known_a_write_reaches_rather_too_much() {
         check(&["organizations/4711/members/"], &["organizations/acme/issues/", "users/me/regions/"], &[]);
+        check(&["organizations/4711/monitors/nightly/checkins/"], &["organizations/acme/issues/"], &[]);
         check(&["organizations/acme/members/"], &["organizations/4711/issues/"], &[]);
         check(&["organizations/4711/chunk-upload/"], &[], &["organizations/acme/issues/"]);
+        // Its slug may be another one by now.
+        let known: &[&str] = &["acme"];
+        let (by_number, by_new_slug) =
+            ("/api/0/organizations/4711/members/", "/api/0/organizations/apex/members/");
+        assert!(reaches_with(by_new_slug, by_number, [&[], known]));
     }
 
     #[test]
@@ -507,16 +492,14 @@ mod tests {
 
     #[test]
     fn what_is_nobodys_reaches_only_itself_and_what_is_somebodys_everything() {
-        check(
-            &["users/me/"],
-            &["users/me/regions/", "users/"],
-            &["organizations/acme/issues/", "organizations/"],
-        );
-        check(
-            &["sentry-apps/my-app/", "projects/"],
-            &["organizations/acme/issues/", "users/me/regions/"],
-            &[],
-        );
+        check(&["auth/"], &["auth/login/"], &["organizations/acme/issues/", "organizations/", "users/me/"]);
+        for written in ["sentry-apps/my-app/", "projects/", "users/me/", "users/1/avatar/"] {
+            check(
+                &[written],
+                &["organizations/acme/issues/", "organizations/acme/members/", "users/me/regions/"],
+                &[],
+            );
+        }
     }
 
     #[test]
@@ -540,6 +523,8 @@ mod tests {
             check(answered(status), Rfc, true);
             check(answered(status), Sentry, true);
         }
+        check(answered(408), Rfc, false);
+        check(answered(408), Sentry, true);
         for status in [400, 404, 499] {
             check(answered(status), Rfc, false);
             check(answered(status), Sentry, false);

@@ -17,9 +17,9 @@ use moka::future::Cache;
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
 use moka::policy::EvictionPolicy;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
-use crate::cache::generations::{Cause, Generations, Stamp, Standing};
+use crate::cache::generations::{Generations, PurgeDepth, Stamp, Standing};
 use crate::cache::key::{CacheKey, KeyHashBuilder, KeyHasher, PrimaryKey};
 use crate::cache::stored_response::{Found, StoredResponse};
 use crate::config::cache::{CacheConfig, Eviction};
@@ -42,6 +42,8 @@ pub struct Store {
     kept: Cache<CacheKey, Kept, KeyHashBuilder>,
     generations: Arc<Generations>,
     hasher: KeyHasher,
+    /// Whose turn it is to walk through the store.
+    walking: Semaphore,
 }
 
 /// What lies under a key.
@@ -69,40 +71,6 @@ pub enum Inserted {
     Yes,
     /// It became unusable on its way, or a later one is there.
     No,
-}
-
-/// How thoroughly something is purged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PurgeDepth {
-    /// It is stale: asked for anew before it is reused, but for standing in when upstream fails.
-    Soft,
-    /// It is gone.
-    Hard,
-}
-
-impl PurgeDepth {
-    /// Returns the one spelling of the depth.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Soft => "soft",
-            Self::Hard => "hard",
-        }
-    }
-
-    const fn cause(self) -> Cause {
-        match self {
-            Self::Soft => Cause::SoftPurge,
-            Self::Hard => Cause::Purge,
-        }
-    }
-
-    /// Returns how what was purged stands.
-    const fn standing(self) -> Standing {
-        match self {
-            Self::Soft => Standing::Outdated,
-            Self::Hard => Standing::Unusable,
-        }
-    }
 }
 
 /// A walk through the store after what was purged.
@@ -154,7 +122,7 @@ impl Store {
             .expire_after(Retention)
             .eviction_listener(move |_, _, cause| record_removal(&metrics, cause))
             .build_with_hasher(KeyHashBuilder::default());
-        Self { kept, generations, hasher }
+        Self { kept, generations, hasher, walking: Semaphore::new(1) }
     }
 
     /// Finds what is stored for a request with this primary key and these fields.
@@ -249,6 +217,8 @@ impl Store {
     /// it is purged for good, gives its memory back. Returns how many responses there were.
     pub async fn purge(&self, tags: &[Tag], depth: PurgeDepth, now: SystemTime) -> u64 {
         self.generations.invalidate_tags(tags, depth.cause(), now);
+        // One walk at a time; it is never closed.
+        let _turn = self.walking.acquire().await;
         let (batches, mut swept) = mpsc::channel(SWEPT_AHEAD);
         let sweep = Sweep { purged: self.generations.pairs_of(tags), wanted: depth.standing() };
         let (kept, generations) = (self.kept.clone(), Arc::clone(&self.generations));
@@ -319,7 +289,7 @@ impl Store {
                 self.kept.invalidate(&key).await;
                 Found::Unusable
             }
-            standing @ (Standing::Current | Standing::Settling | Standing::Outdated) => {
+            standing @ (Standing::Current | Standing::Settling | Standing::Purged) => {
                 Found::Stored(response, standing)
             }
         }
@@ -403,6 +373,7 @@ mod tests {
 
     use super::*;
     use crate::cache::body::StoredBody;
+    use crate::cache::generations::Cause;
     use crate::cache::stored_response::Provenance;
     use crate::config::load;
     use crate::metrics::LabelValues;
@@ -476,7 +447,7 @@ mod tests {
                 Found::Unusable => "unusable".to_owned(),
                 Found::Stored(response, standing) => {
                     let body = String::from_utf8(response.body().original().to_vec()).unwrap();
-                    if standing == Standing::Outdated { format!("outdated {body}") } else { body }
+                    if standing == Standing::Purged { format!("purged {body}") } else { body }
                 }
             }
         }
@@ -670,17 +641,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_soft_purge_counts_what_it_means_and_leaves_it_outdated() {
+    async fn a_soft_purge_counts_what_it_means_and_leaves_it_stale() {
         let scene = scene();
         scene.insert("a", scene.response("a", &[], b"1"), &HeaderMap::new()).await;
         scene.insert("b", scene.response("b", &[], b"2"), &HeaderMap::new()).await;
         let on_its_way = scene.response("c", &[], b"3");
         assert_eq!(scene.purge(&tag("a"), PurgeDepth::Soft).await, 1);
-        assert_eq!(scene.finds("a", &[]).await, "outdated 1");
+        assert_eq!(scene.finds("a", &[]).await, "purged 1");
         assert_eq!(scene.finds("b", &[]).await, "2");
         assert_eq!(scene.purge(&Tag::Everything, PurgeDepth::Soft).await, 2);
         scene.insert("c", on_its_way, &HeaderMap::new()).await;
-        assert_eq!(scene.finds("c", &[]).await, "outdated 3");
+        assert_eq!(scene.finds("c", &[]).await, "purged 3");
         scene.insert("a", scene.response("a", &[], b"4"), &HeaderMap::new()).await;
         assert_eq!(scene.finds("a", &[]).await, "4");
     }

@@ -113,7 +113,7 @@ impl<'a> Terms<'a> {
         FreshnessLifetime(match self.standing {
             Standing::Current => lifetime,
             Standing::Settling => lifetime.min(SETTLING_LIFETIME),
-            Standing::Outdated | Standing::Unusable => Duration::ZERO,
+            Standing::Purged | Standing::Unusable => Duration::ZERO,
         })
     }
 
@@ -176,7 +176,7 @@ impl<'a> Terms<'a> {
 
     /// Returns whether it was purged softly since it took off.
     pub fn is_purged(&self) -> bool {
-        self.standing == Standing::Outdated
+        self.standing == Standing::Purged
     }
 
     /// Returns whether it may be reused stale while upstream could be asked.

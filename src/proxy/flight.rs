@@ -204,7 +204,7 @@ impl Proxy {
             }
             Err(NotCollected::Broken(error)) => {
                 self.metrics().store.not_stored(NotStoredReason::Broken);
-                self.note_failure(&error);
+                self.note_failure(request, &error);
                 Landing::failed(ForwardFailure::Upstream(error.fault()))
             }
         }
@@ -292,9 +292,12 @@ impl Proxy {
             self.note_absence(request, response.status());
             Storage::NotStored
         };
-        // What took off before a write says nothing of the time after it.
-        if standing != Standing::Unusable {
-            self.remember_rejection(itinerary, &response, &audience);
+        // What took off before a write or a purge says nothing of the time after it.
+        match standing {
+            Standing::Current | Standing::Settling => {
+                self.remember_rejection(itinerary, &response, &audience);
+            }
+            Standing::Purged | Standing::Unusable => {}
         }
         Cargo::Shared { response, audience, storage }
     }

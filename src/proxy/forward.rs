@@ -207,7 +207,7 @@ impl Proxy {
             Ok(collected) => collected,
             Err(NotCollected::Streaming(body, _)) => return Ok(body),
             Err(NotCollected::Broken(error)) => {
-                self.note_failure(&error);
+                self.note_failure(request, &error);
                 return Err(ForwardFailure::Upstream(error.fault()));
             }
         };

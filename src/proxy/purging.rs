@@ -3,12 +3,12 @@
 //! Invariants: whoever asks after a purge is not answered from before it, in any way; once begun, a purge runs to its end
 //! although nobody waits for it any more. Not here: what is meant (`cache::invalidation::selector`), who may (`admin`).
 
-use crate::cache::generations::Cause;
+use crate::cache::generations::{Cause, PurgeDepth};
 use crate::cache::invalidation::selector::{Selector, SelectorError};
-use crate::cache::store::PurgeDepth;
 use crate::credential::{Credential, Fingerprint};
 use crate::metrics::store::InvalidationCause;
 use crate::proxy::Proxy;
+use crate::routes::place::is_number;
 use crate::routes::tags::Tag;
 
 impl Proxy {
@@ -62,13 +62,18 @@ impl Proxy {
         self.rejections().clear();
     }
 
-    /// Adds the same tags under each further name of their organizations, as far as they were learned.
+    /// Adds the same tags under each further name of their organizations; where none was learned, all that may be theirs: a slug
+    /// may be anything's that is stored under a number, and a number anything's.
     fn under_every_name(&self, mut tags: Vec<Tag>) -> Vec<Tag> {
         let organizations = self.regions().organizations();
         let further: Vec<Tag> = tags
             .iter()
-            .filter_map(|tag| Some((tag, organizations.names_of(tag.organization()?))))
-            .flat_map(|(tag, names)| names.into_iter().map(|name| tag.under(&name)))
+            .filter_map(|tag| Some((tag, tag.organization()?)))
+            .flat_map(|(tag, name)| match organizations.names_of(name) {
+                names if names.is_empty() && is_number(name) => vec![Tag::Everything],
+                names if names.is_empty() => vec![Tag::Numbered],
+                names => names.into_iter().map(|name| tag.under(&name)).collect(),
+            })
             .collect();
         tags.extend(further);
         tags

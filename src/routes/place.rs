@@ -29,19 +29,19 @@ const SHOWING_ISSUES: [&str; 9] =
 const SHOWING_RELEASES: [&str; 6] =
     ["release", "projects", "environments", "repos", "sessions", "artifactbundle"];
 
+/// First segments below an organization, or their beginnings, whose answers show monitors.
+const SHOWING_MONITORS: [&str; 1] = ["monitors"];
+
 /// What within an organization changes together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Area {
-    /// Lists, counts and search results that show issues.
+    /// Issues, and lists, counts and search results that show them. Which of them a write reaches no path tells: an issue has
+    /// a number and a short id, may be spelled in several ways, and was perhaps merged with another one.
     Issues,
-    /// Single issues, filed under their number.
-    NumberedIssues,
-    /// Single issues, filed under their short id.
-    NamedIssues,
-    /// Lists, counts and projects that show releases.
+    /// Releases, and lists, counts and projects that show them. A release names its neighbours.
     Releases,
-    /// Single releases.
-    SingleReleases,
+    /// Monitors, and their lists and counts. A monitor has a slug and an identifier.
+    Monitors,
 }
 
 impl Area {
@@ -49,10 +49,8 @@ impl Area {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Issues => "issues",
-            Self::NumberedIssues => "numbered-issues",
-            Self::NamedIssues => "named-issues",
             Self::Releases => "releases",
-            Self::SingleReleases => "single-releases",
+            Self::Monitors => "monitors",
         }
     }
 }
@@ -130,36 +128,46 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Returns whether it lies within an organization, and is not the organization itself.
+    pub fn is_within(&self) -> bool {
+        matches!(self, Self::Organization { segments, .. } if !segments.is_empty())
+    }
+
     /// Returns the areas that an answer belongs to.
     pub fn areas(&self) -> Vec<Area> {
-        let starts = |beginnings: &[&str], segment: &str| {
-            beginnings.iter().any(|beginning| segment.starts_with(beginning))
-        };
         match self {
             Self::Organization { home: Home::Organization, segments, .. } => match segments.as_slice() {
                 // With its projects, each of which names its latest release.
                 [] => vec![Area::Releases],
-                ["issues", issue, ..] => vec![filed_under(issue)],
-                ["releases", _, ..] => vec![Area::SingleReleases],
-                [first, ..] if starts(&SHOWING_ISSUES, first) => vec![Area::Issues],
-                [first, ..] if starts(&SHOWING_RELEASES, first) => vec![Area::Releases],
-                _ => Vec::new(),
+                ["issues", _, "events", event, ..] if is_event(event) => Vec::new(),
+                [first, ..] => area_of(first).into_iter().collect(),
             },
             Self::Organization { home: Home::Projects, segments, .. } => match segments.as_slice() {
-                [_, "releases", _, ..] => vec![Area::SingleReleases],
-                [_, first, ..] if starts(&SHOWING_ISSUES, first) => vec![Area::Issues],
-                _ => vec![Area::Releases],
+                [_, first, ..] => vec![area_of(first).unwrap_or(Area::Releases)],
+                [] | [_] => vec![Area::Releases],
             },
             Self::Organization { home: Home::Teams, .. } => vec![Area::Issues, Area::Releases],
-            Self::Unknown { issue: Some(issue) } => vec![filed_under(issue)],
+            Self::Unknown { issue: Some(_) } => vec![Area::Issues],
             Self::Unknown { issue: None } | Self::List | Self::Apart => Vec::new(),
         }
     }
 }
 
-/// Returns under which kind of name a single issue is filed.
-pub fn filed_under(issue: &str) -> Area {
-    if is_number(issue) { Area::NumberedIssues } else { Area::NamedIssues }
+/// Returns the area of what begins with a segment below an organization or a project.
+fn area_of(segment: &str) -> Option<Area> {
+    let begins = |beginnings: &[&str]| beginnings.iter().any(|beginning| segment.starts_with(beginning));
+    if begins(&SHOWING_ISSUES) {
+        Some(Area::Issues)
+    } else if begins(&SHOWING_RELEASES) {
+        Some(Area::Releases)
+    } else {
+        begins(&SHOWING_MONITORS).then_some(Area::Monitors)
+    }
+}
+
+/// Returns whether a name is an event's identifier, of which nothing changes any more.
+fn is_event(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Returns whether a name is a number: slugs and short ids are not all digits (`sentry-api.md` §4.3).
@@ -213,6 +221,5 @@ mod tests {
     fn numbers_are_all_digits() {
         assert!(is_number("4711"));
         assert!(!is_number("") && !is_number("web-3") && !is_number("4711a"));
-        assert_eq!((filed_under("1"), filed_under("WEB-1")), (Area::NumberedIssues, Area::NamedIssues));
     }
 }

@@ -27,6 +27,8 @@ pub enum Tag {
     /// Every stored response that may be of any organization: its path names none, or only by a number whose slug is not
     /// known.
     Unplaced,
+    /// Every stored response whose path names its organization by a number.
+    Numbered,
     /// Every stored response of one project: the names of its organization and its own.
     Project(String, String),
     /// Every stored response of one team: the names of its organization and its own.
@@ -73,6 +75,7 @@ impl Tag {
             Self::Resource(path) | Self::Below(path) => Place::of(path).organization(),
             Self::Everything
             | Self::Unplaced
+            | Self::Numbered
             | Self::Issue(_)
             | Self::Area(None, _)
             | Self::Absent
@@ -99,6 +102,7 @@ impl Tag {
             }
             Self::Everything
             | Self::Unplaced
+            | Self::Numbered
             | Self::Issue(_)
             | Self::Area(None, _)
             | Self::Absent
@@ -138,6 +142,7 @@ impl fmt::Display for Tag {
             Self::Everything => formatter.write_str("everything"),
             Self::Organization(name) => write!(formatter, "organization:{name}"),
             Self::Unplaced => formatter.write_str("unplaced"),
+            Self::Numbered => formatter.write_str("numbered"),
             Self::Project(organization, name) => write!(formatter, "project:{organization}/{name}"),
             Self::Team(organization, name) => write!(formatter, "team:{organization}/{name}"),
             Self::Issue(name) => write!(formatter, "issue:{name}"),
@@ -168,8 +173,9 @@ pub fn carried_by(path: &str, further_names: &[String]) -> Vec<Tag> {
         Place::Organization { name, .. } => {
             tags.extend(under_name(name, &place));
             tags.extend(further_names.iter().flat_map(|name| under_name(name, &place)));
-            if is_number(name) && further_names.is_empty() {
-                tags.push(Tag::Unplaced);
+            if is_number(name) {
+                tags.push(Tag::Numbered);
+                tags.extend(further_names.is_empty().then_some(Tag::Unplaced));
             }
         }
         Place::Unknown { issue } => {
@@ -290,15 +296,13 @@ mod tests {
     fn a_path_carries_the_project_team_issue_and_release_that_it_names() {
         carries("/api/0/projects/acme/web/issues/", &["project:acme/web", "issues:acme", "issues"]);
         carries("/api/0/projects/acme/web/", &["project:acme/web", "releases:acme"]);
-        carries("/api/0/projects/acme/web/releases/1.0/", &["release:acme/1.0", "single-releases:acme"]);
+        carries("/api/0/projects/acme/web/releases/1.0/", &["release:acme/1.0", "releases:acme"]);
         carries("/api/0/teams/acme/core/projects/", &["team:acme/core", "organization:acme"]);
         let issue = format!("{ACME}issues/web-3/events/");
-        carries(&issue, &["issue:WEB-3", "named-issues:acme", "named-issues"]);
-        lacks(&issue, &["issues:acme", "numbered-issues:acme"]);
-        carries(&format!("{ACME}issues/4711/"), &["issue:4711", "numbered-issues:acme"]);
+        carries(&issue, &["issue:WEB-3", "issues:acme", "issues"]);
+        carries(&format!("{ACME}issues/4711/"), &["issue:4711", "issues:acme"]);
         let release = format!("{ACME}releases/a%2Fb@1/files/");
-        carries(&release, &["release:acme/a%2Fb@1", "single-releases:acme"]);
-        lacks(&release, &["releases:acme"]);
+        carries(&release, &["release:acme/a%2Fb@1", "releases:acme"]);
     }
 
     #[test]
@@ -320,15 +324,21 @@ mod tests {
             carries(&format!("{ACME}{below}"), &["releases:acme"]);
             lacks(&format!("{ACME}{below}"), &["issues:acme"]);
         }
-        for below in ["members/", "dashboards/5/", "stats_v2/", "monitors/"] {
+        for below in ["monitors/", "monitors-stats/", "monitors/nightly/checkins/"] {
+            carries(&format!("{ACME}{below}"), &["monitors:acme"]);
+        }
+        let event = format!("{ACME}issues/1/events/{}/", "0123456789abcdef".repeat(2));
+        carries(&event, &["issue:1"]);
+        lacks(&event, &["issues:acme"]);
+        for below in ["members/", "dashboards/5/", "stats_v2/"] {
             lacks(&format!("{ACME}{below}"), &["issues:acme", "releases:acme"]);
         }
     }
 
     #[test]
     fn what_names_its_organization_by_an_unknown_number_or_not_at_all_is_unplaced() {
-        carries("/api/0/organizations/4711/projects/", &["organization:4711", "unplaced"]);
-        carries("/api/0/issues/1/events/latest/", &["issue:1", "unplaced", "numbered-issues"]);
+        carries("/api/0/organizations/4711/projects/", &["organization:4711", "unplaced", "numbered"]);
+        carries("/api/0/issues/1/events/latest/", &["issue:1", "unplaced", "issues"]);
         carries("/api/0/groups/WEB-3/", &["issue:WEB-3", "unplaced"]);
         carries("/api/0/projects/", &["unplaced"]);
         for path in [ACME, "/api/0/organizations/", "/api/0/users/me/regions/", "/api/0/auth/"] {
@@ -339,10 +349,10 @@ mod tests {
     #[test]
     fn with_its_further_names_a_path_carries_everything_under_each() {
         let carried = carried_by("/api/0/organizations/4711/releases/1.0/", &["acme".to_owned()]);
-        for tag in ["organization:4711", "organization:acme", "release:acme/1.0", "single-releases:acme"] {
+        for tag in ["organization:4711", "organization:acme", "release:acme/1.0", "releases:acme"] {
             assert!(carried.iter().any(|carried| carried.to_string() == tag), "{tag}");
         }
-        assert!(!carried.contains(&Tag::Unplaced));
+        assert!(carried.contains(&Tag::Numbered) && !carried.contains(&Tag::Unplaced));
     }
 
     #[test]

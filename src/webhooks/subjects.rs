@@ -2,11 +2,11 @@
 //!
 //! | The body holds | as Sentry sends it for | What it touches |
 //! |---|---|---|
-//! | `data.issue` with an `id` | `issue`, `activity_alert` | the issue by number and by short id, what shows its organization's issues |
-//! | `data.event`, `data.error` with an `issue_id`, or with a URL below `/issues/{number}/` | `event_alert`, `error` | the same; what is filed under short ids, because its own is not told |
+//! | `data.issue` with an `id` | `issue`, `activity_alert` | its organization's issues, the issue itself by number and by short id |
+//! | `data.event`, `data.error` with an `issue_id`, or with a URL below `/issues/{number}/` | `event_alert`, `error` | the same |
 //! | `data.issue_id` | `comment` | the issue; the issues of every organization, because it names none |
 //! | `data.group_id` | `seer` | the same |
-//! | `data.installation` | `installation` | everything of its organization, by slug and by number |
+//! | `data.installation` | `installation` | everything of its organization |
 //! | `data.metric_alert` | `metric_alert` | the same |
 //! | anything else | what Sentry invents next, such as `preprod_artifact` | the same |
 //!
@@ -41,13 +41,6 @@ const SWEEPING: [&str; 2] = ["/data/installation", "/data/metric_alert"];
 /// Where slugs of organizations stand.
 const ORGANIZATIONS: [&str; 2] = ["/data/installation/organization/slug", "/data/organizationSlug"];
 
-/// Where numbers of organizations stand, under which they can be asked for as well.
-const ORGANIZATION_NUMBERS: [&str; 3] = [
-    "/data/installation/organization/id",
-    "/data/metric_alert/organization_id",
-    "/data/metric_alert/alert_rule/organization_id",
-];
-
 /// Where URLs of Sentry's own making stand.
 const URLS: [&str; 13] = [
     "/data/issue/url",
@@ -68,12 +61,6 @@ const URLS: [&str; 13] = [
 /// The domain below which an organization has a host of its own.
 const SENTRY_DOMAIN: &str = ".sentry.io";
 
-/// Where an issue shows besides its own pages.
-const SHOWN: [Area; 1] = [Area::Issues];
-
-/// The same, and what is filed under short ids, where the issue's own is not told.
-const SHOWN_OR_NAMED: [Area; 2] = [Area::Issues, Area::NamedIssues];
-
 /// Hosts below [`SENTRY_DOMAIN`] that are no organization's.
 const NO_ORGANIZATIONS: [&str; 4] = ["de", "eu", "us", "www"];
 
@@ -84,12 +71,11 @@ pub fn subjects_of(payload: &Value) -> Vec<Tag> {
     let organizations = organizations(payload, &urls);
     let mut subjects = Vec::new();
     if !issues.is_empty() {
-        let is_named = issues.iter().any(|issue| !is_number(issue));
         subjects.extend(issues.iter().map(|issue| Tag::issue(issue)));
-        subjects.extend(areas_of(&organizations, if is_named { &SHOWN } else { &SHOWN_OR_NAMED }));
+        subjects.extend(issues_of(&organizations));
     }
     if subjects.is_empty() || SWEEPING.iter().any(|place| payload.pointer(place).is_some()) {
-        subjects.extend(everything_of(&organizations, payload));
+        subjects.extend(everything_of(&organizations));
     }
     if !organizations.is_empty() {
         // What does not say whose it is may be theirs.
@@ -114,21 +100,20 @@ fn organizations(payload: &Value, urls: &[Uri]) -> Vec<String> {
     distinct(names(payload, &ORGANIZATIONS).chain(told).collect())
 }
 
-/// Returns some areas of each organization, or of all where none is told.
-fn areas_of(organizations: &[String], areas: &[Area]) -> Vec<Tag> {
+/// Returns the issues of each organization, or of all where none is told.
+fn issues_of(organizations: &[String]) -> Vec<Tag> {
     if organizations.is_empty() {
-        return areas.iter().map(|area| Tag::Area(None, *area)).collect();
+        return vec![Tag::Area(None, Area::Issues)];
     }
-    organizations.iter().flat_map(|name| areas.iter().map(|area| Tag::area(name, *area))).collect()
+    organizations.iter().map(|name| Tag::area(name, Area::Issues)).collect()
 }
 
-fn everything_of(organizations: &[String], payload: &Value) -> Vec<Tag> {
-    // A number alone does not reach what was asked for by slug.
+fn everything_of(organizations: &[String]) -> Vec<Tag> {
+    // A number alone does not reach what was asked for by slug; a slug reaches what was asked for by number.
     if organizations.is_empty() {
         return vec![Tag::Everything];
     }
-    let names = organizations.iter().cloned().chain(names(payload, &ORGANIZATION_NUMBERS));
-    names.map(Tag::Organization).collect()
+    organizations.iter().cloned().map(Tag::Organization).collect()
 }
 
 /// Returns the organization that a URL of Sentry's tells.
@@ -136,12 +121,17 @@ fn organization_of_url(url: &Uri) -> Option<&str> {
     let path = url.path();
     let by_path =
         Place::of(path).organization().or_else(|| path.strip_prefix("/organizations/")?.split('/').next());
-    by_path.or_else(|| organization_of_host(url.host()?)).filter(|name| is_name(name))
+    // The API is asked at a region's host, pages at an organization's.
+    let by_host = || url.host().filter(|_| !path.starts_with("/api/")).and_then(organization_of_host);
+    by_path.or_else(by_host).filter(|name| is_name(name))
 }
 
 /// Returns the organization that has a host of its own.
 fn organization_of_host(host: &str) -> Option<&str> {
-    host.strip_suffix(SENTRY_DOMAIN).filter(|name| !NO_ORGANIZATIONS.contains(name))
+    let name = host.strip_suffix(SENTRY_DOMAIN)?;
+    // Regions are numbered, as in `us2`.
+    let kind = name.trim_end_matches(|digit: char| digit.is_ascii_digit());
+    (!NO_ORGANIZATIONS.contains(&kind)).then_some(name)
 }
 
 /// Returns the number after `/issues/` in a path.
@@ -241,7 +231,7 @@ mod tests {
             "request": { "url": "https://evil.sentry.io/organizations/evil/issues/666/" },
             "tags": [["url", "https://evil.sentry.io/issues/666/"]],
         });
-        let expected = ["issue:1170820242", "issues:acme", "named-issues:acme", "unplaced"];
+        let expected = ["issue:1170820242", "issues:acme", "unplaced"];
         check(&json!({ "event": event, "triggered_rule": "Very important alert" }), &expected);
         check(&json!({ "error": event }), &expected);
         let mut without_number = event;
@@ -258,15 +248,12 @@ mod tests {
             "issue_id": 100,
             "timestamp": "2022-03-02T21:51:44.118160Z",
         });
-        check(&comment, &["issue:100", "issues", "named-issues"]);
-        check(
-            &json!({ "run_id": 12345, "group_id": 1_170_820_242_u64 }),
-            &["issue:1170820242", "issues", "named-issues"],
-        );
+        check(&comment, &["issue:100", "issues"]);
+        check(&json!({ "run_id": 12345, "group_id": 1_170_820_242_u64 }), &["issue:1170820242", "issues"]);
     }
 
     #[test]
-    fn an_installation_touches_its_organization_by_slug_and_by_number() {
+    fn an_installation_touches_its_organization_by_slug() {
         let installation = |organization: Value| {
             json!({ "installation": {
                 "status": "pending",
@@ -275,10 +262,7 @@ mod tests {
                 "code": "f3c71b491e3949b6b033ae45312a4fcb",
             } })
         };
-        check(
-            &installation(json!({ "slug": "acme", "id": 1 })),
-            &["organization:acme", "organization:1", "unplaced"],
-        );
+        check(&installation(json!({ "slug": "acme", "id": 1 })), &["organization:acme", "unplaced"]);
         check(&installation(json!({ "slug": "acme" })), &["organization:acme", "unplaced"]);
         check(&installation(json!({ "id": 1 })), &["everything"]);
         check(&installation(Value::Null), &["everything"]);
@@ -295,23 +279,13 @@ mod tests {
             },
             "web_url": "https://sentry.io/organizations/acme/alerts/1/",
         });
-        check(&alert, &["organization:acme", "organization:5", "unplaced"]);
+        check(&alert, &["organization:acme", "unplaced"]);
         let mut without_url = alert.clone();
         without_url.as_object_mut().unwrap().remove("web_url");
         check(&without_url, &["everything"]);
         let mut with_issue = alert;
         with_issue.as_object_mut().unwrap().insert("issue_id".to_owned(), json!(9));
-        check(
-            &with_issue,
-            &[
-                "issue:9",
-                "issues:acme",
-                "named-issues:acme",
-                "organization:acme",
-                "organization:5",
-                "unplaced",
-            ],
-        );
+        check(&with_issue, &["issue:9", "issues:acme", "organization:acme", "unplaced"]);
     }
 
     #[test]
@@ -357,6 +331,9 @@ mod tests {
             ("https://other.sentry.io/organizations/acme/issues/1/", Some("acme")),
             ("https://acme.sentry.io/issues/1/", Some("acme")),
             ("https://us.sentry.io/issues/1/", None),
+            ("https://us2.sentry.io/issues/1/", None),
+            ("https://acme2.sentry.io/issues/1/", Some("acme2")),
+            ("https://acme.sentry.io/api/0/issues/1/", None),
             ("https://www.sentry.io/issues/1/", None),
             ("https://sentry.io/issues/1/", None),
             ("https://a.b.sentry.io/issues/1/", None),

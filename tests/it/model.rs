@@ -17,8 +17,8 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use sentrybox::assembly::proxy_before;
+use sentrybox::cache::generations::PurgeDepth;
 use sentrybox::cache::invalidation::selector::Selector;
-use sentrybox::cache::store::PurgeDepth;
 use sentrybox::proxy::Proxy;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -226,7 +226,7 @@ impl Play {
         self.proxy.purge_selected(&selector, PurgeDepth::Soft).await.unwrap();
         let mut state = self.world.state();
         state.book.note("soft purge");
-        state.book.break_off(moment, Scope::Outdated(organization));
+        state.book.break_off(moment, Scope::PurgedSoftly(organization));
     }
 
     /// Ends the proxy, with its work done or with all its clients cut off, and begins with another one.

@@ -2,8 +2,8 @@
 //! under all of them.
 
 use http::{Method, StatusCode};
+use sentrybox::cache::generations::PurgeDepth;
 use sentrybox::cache::invalidation::selector::Selector;
-use sentrybox::cache::store::PurgeDepth;
 
 use crate::support::corridor::{ALICE, BOB, House, asking, is_hit};
 use crate::support::scripted::{Act, Received};

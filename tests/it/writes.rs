@@ -20,7 +20,7 @@ const RELATED: [&str; 4] = [
     "/api/0/organizations/acme/",
 ];
 const UNRELATED: [&str; 3] =
-    ["/api/0/organizations/acme/releases/2.0/", MEMBERS, "/api/0/organizations/other/releases/1.0/"];
+    ["/api/0/organizations/acme/monitors/", MEMBERS, "/api/0/organizations/other/releases/1.0/"];
 
 /// Lets both fetch everything, so that it is stored.
 async fn warm(house: &House, targets: &[&str]) {

@@ -41,7 +41,7 @@ pub enum SelectorError {
     )]
     Route,
     /// The organization's name is none.
-    #[error("`organization` wants a slug or a number")]
+    #[error("`organization` wants a slug (letters, digits, `-` and `_`) or a number")]
     Organization,
     /// The tag is none.
     #[error(
@@ -89,12 +89,14 @@ fn path_of(url: &str) -> Result<String, SelectorError> {
     if has_path { Ok(uri.path().to_owned()) } else { Err(SelectorError::Url) }
 }
 
-/// Returns the tags of an organization; what does not say whose it is counts as its own.
+/// Returns the tags of an organization; what does not say whose it is counts as its own, and so does the list, which shows it.
 fn of_organization(name: &str) -> Result<Vec<Tag>, SelectorError> {
-    if name.is_empty() || name.contains('/') {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if name.is_empty() || !name.bytes().all(is_part) {
         return Err(SelectorError::Organization);
     }
-    Ok(vec![Tag::Organization(normalized_path(name)), Tag::Unplaced])
+    let list = Tag::Resource(tags::organization_list().to_owned());
+    Ok(vec![Tag::Organization(name.to_owned()), Tag::Unplaced, list])
 }
 
 #[cfg(test)]
@@ -125,7 +127,8 @@ mod tests {
     #[test]
     fn an_organization_means_what_says_so_and_what_may_be_its_own() {
         for name in ["acme", "4711"] {
-            let expected = [format!("organization:{name}"), text("unplaced")];
+            let list = text("resource:/api/0/organizations/");
+            let expected = [format!("organization:{name}"), text("unplaced"), list];
             assert_eq!(tags(&Selector::Organization(text(name))), expected);
         }
     }
@@ -145,7 +148,7 @@ mod tests {
         for url in ["", "acme", "sentry.io", "/a b"] {
             assert_eq!(error(&Selector::Url(text(url))), SelectorError::Url, "{url}");
         }
-        for name in ["", "acme/web"] {
+        for name in ["", "acme/web", " acme", "//evil/x", "ä"] {
             assert_eq!(error(&Selector::Organization(text(name))), SelectorError::Organization);
         }
         assert_eq!(error(&Selector::Tag(text("acme"))), SelectorError::Tag);

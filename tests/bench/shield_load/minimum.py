@@ -11,13 +11,10 @@ What the best possible cache would do that knows the whole trace, keeps to the l
    never ends its cover earlier.
 3. A write is one request. It takes effect for readers when it is answered, after its path's latency. What was fetched
    before that moment is unusable from then on if the write touches it, for every token:
-   - a write to the issues of a project or an organization touches every issue of the organization, and what shows
-     issues: lists, counts, events, tags, short ids;
-   - a write to one issue touches its own path and what lies below it, what shows issues, and every issue that is asked
-     for by the other kind of name, a number or a short id: which of them it is no path tells;
-   - a write to releases, whose version stands in the body, touches every release of the organization, what shows releases
-     (the organization itself, projects, environments, repositories, sessions) and, because a release resolves some, issues
-     as above; one to a release by its version touches that release instead of all.
+   - a write to issues touches every issue of the organization, and what shows issues: lists, counts, events, tags, short
+     ids; one issue has many names, and may be merged with another;
+   - a write to releases touches every release of the organization, what shows releases (the organization itself, projects,
+     environments, repositories, sessions) and, because a release resolves some, issues as above.
 4. What is fetched within `settle` after a write that touches it is fresh for `settling_fresh_for` only.
 5. From the first to the last moment of the failure upstream answers nothing. A read of a key that is stored, however
    stale, is answered from the store and costs nothing; every other read fails and costs nothing, and so does every
@@ -78,12 +75,8 @@ def touches(written, read):
         raise SystemExit(f"no rule for a write to {written}")
     if whose != organization:
         return False
-    is_single = len(shown) > 1 and shown[0] == segments[0]
     if segments[0] == "issues":
-        is_same_kind = len(segments) > 1 and is_single and segments[1].isdigit() == shown[1].isdigit()
-        return shows_issues(shown) and (not is_same_kind or read.startswith(written))
-    if len(segments) > 1 and is_single:
-        return shown[1] == segments[1]
+        return shows_issues(shown)
     return not shown or shown[0].startswith(SHOWING_RELEASES) or shows_issues(shown)
 
 

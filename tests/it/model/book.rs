@@ -97,7 +97,7 @@ pub(super) struct Break {
 pub(crate) enum Scope {
     Everything,
     /// All of an organization was purged softly: it may only stand in for a failure.
-    Outdated(usize),
+    PurgedSoftly(usize),
     Written(usize),
     Credential(usize),
     Seen(usize, usize),
@@ -309,7 +309,7 @@ impl Break {
     pub(super) fn touches(&self, who: usize, path: usize) -> bool {
         match self.scope {
             Scope::Everything => true,
-            Scope::Outdated(organization) => path / RESOURCES.len() == organization,
+            Scope::PurgedSoftly(organization) => path / RESOURCES.len() == organization,
             Scope::Written(written) => written == path,
             Scope::Credential(whose) => whose == who,
             Scope::Seen(whose, seen) => (whose, seen) == (who, path),

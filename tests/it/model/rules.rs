@@ -216,7 +216,7 @@ impl Book {
         let broken = |it: &&Break| {
             // Whoever asked before a write was over may be told the state before it.
             let is_allowed = match it.scope {
-                Scope::Outdated(_) => stands_in,
+                Scope::PurgedSoftly(_) => stands_in,
                 Scope::Written(_) => stands_in && asked.began < it.moment,
                 Scope::Everything | Scope::Credential(_) | Scope::Seen(..) => false,
             };
