@@ -9,12 +9,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, SystemTime};
 
 /// Most organizations remembered; beyond that, the half that was heard of longest ago is forgotten.
 const MOST: usize = 16_384;
 
 /// Most slugs of one organization: the present one and those that it had before.
 const MOST_SLUGS: usize = 4;
+
+/// How long it is not asked again if an organization still lives where it was.
+const QUESTION_PAUSE: Duration = Duration::from_mins(1);
 
 /// Longest slug, in bytes: Sentry's are 50 characters at most.
 const LONGEST_SLUG: usize = 128;
@@ -50,6 +54,8 @@ struct Record {
     slugs: Vec<Arc<str>>,
     region: Option<RegionId>,
     heard: u64,
+    /// When it was last asked whether it still lives there.
+    questioned: Option<SystemTime>,
 }
 
 impl Organizations {
@@ -72,6 +78,19 @@ impl Organizations {
         let mut table = self.write();
         let Some((id, _)) = table.record(name) else { return false };
         table.records.get_mut(&id).and_then(|record| record.region.take()).is_some()
+    }
+
+    /// Returns whether it may be asked at `now` if an organization still lives where it was; if so, notes that.
+    pub fn may_question(&self, name: &str, now: SystemTime) -> bool {
+        let mut table = self.write();
+        let Some((id, _)) = table.record(name) else { return false };
+        let Some(record) = table.records.get_mut(&id) else { return false };
+        let since = record.questioned.and_then(|last| now.duration_since(last).ok());
+        let is_time = since.is_none_or(|since| QUESTION_PAUSE <= since);
+        if is_time {
+            record.questioned = Some(now);
+        }
+        is_time
     }
 
     /// Returns the other names of the same organization: its id and every slug that it is known to have or have had.
@@ -184,6 +203,16 @@ mod tests {
         );
         assert_eq!((organizations.region_of("8"), organizations.region_of("acm")), (None, None));
         assert_eq!(names(&organizations, "other"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn it_is_asked_once_in_a_minute_whether_a_known_organization_still_lives_there() {
+        let organizations = Organizations::default();
+        organizations.learn("7", "acme", US);
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_000 + seconds);
+        let may = |name: &str, seconds| organizations.may_question(name, at(seconds));
+        assert!(may("acme", 0) && !may("7", 59) && may("7", 60) && !may("acme", 61));
+        assert!(!may("other", 0));
     }
 
     #[test]

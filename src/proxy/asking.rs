@@ -204,7 +204,7 @@ impl Proxy {
         let take_off = self.take_off();
         let result = self.send((request, outgoing), reservation, take_off).await;
         // What a region says to a token that is not its own says nothing of the token.
-        if self.note_place(request, &result) == PlaceVerdict::Plausible
+        if self.note_place(request, &result) != PlaceVerdict::Wrong
             && let Ok(answer) = &result
         {
             self.note_verdict(request, answer.head.status, take_off.at);

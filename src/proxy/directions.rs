@@ -40,6 +40,8 @@ use crate::upstream::error::UpstreamFault;
 pub enum PlaceVerdict {
     /// Nothing against it.
     Plausible,
+    /// What was asked for is not there: perhaps the organization is not, either.
+    Questionable,
     /// The organization, or the token, is not known there.
     Wrong,
 }
@@ -51,8 +53,10 @@ enum Word {
     Accepted,
     /// 401: the token is not known.
     Unauthorized,
-    /// 403, or 404 with words.
+    /// 403.
     Refused,
+    /// 404 with words: what a region says of an organization that it does not know, and of whatever else is not there.
+    Missing,
     /// 404 without a word: what a silo says of what is not its own (`sentry-api.md` §6).
     Bare,
     /// It could not be reached.
@@ -98,7 +102,8 @@ impl Word {
         match status {
             StatusCode::UNAUTHORIZED => Self::Unauthorized,
             StatusCode::NOT_FOUND if is_bare => Self::Bare,
-            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Self::Refused,
+            StatusCode::NOT_FOUND => Self::Missing,
+            StatusCode::FORBIDDEN => Self::Refused,
             status if status.is_success() => Self::Accepted,
             _ => Self::Other,
         }
@@ -106,19 +111,25 @@ impl Word {
 
     /// Returns what follows for a place that a request went to for this reason.
     fn verdict(self, bearing: Bearing) -> PlaceVerdict {
-        let is_wrong = match bearing {
-            // A guess: whatever is said against it counts.
-            Bearing::Hinted => {
-                matches!(self, Self::Unauthorized | Self::Refused | Self::Bare | Self::Unreachable)
-            }
-            // It has been right: a missing scope, or a release that is not there, says nothing against it.
-            Bearing::Proven => matches!(self, Self::Unauthorized | Self::Bare | Self::Unreachable),
-            Bearing::Learned => self == Self::Bare,
+        let is_guess = match bearing {
+            Bearing::Hinted | Bearing::Proven => true,
+            Bearing::Learned => false,
             Bearing::Pinned | Bearing::Control | Bearing::Unknown | Bearing::Doubted | Bearing::Unnamed => {
-                false
+                return PlaceVerdict::Plausible;
             }
         };
-        if is_wrong { PlaceVerdict::Wrong } else { PlaceVerdict::Plausible }
+        let is_wrong = match self {
+            Self::Accepted | Self::Other => false,
+            Self::Bare => true,
+            Self::Unauthorized | Self::Unreachable => is_guess,
+            // Of one that has been right, a missing scope or a release that is not there says nothing.
+            Self::Refused | Self::Missing => bearing == Bearing::Hinted,
+        };
+        match self {
+            _ if is_wrong => PlaceVerdict::Wrong,
+            Self::Missing if !is_guess => PlaceVerdict::Questionable,
+            _ => PlaceVerdict::Plausible,
+        }
     }
 }
 
@@ -161,11 +172,12 @@ impl Proxy {
 
     /// Returns the request as it is sent to the control host, where its answer says that it went to the wrong place.
     fn elsewhere(&self, request: &DirectedRequest, reply: &Reply) -> Option<Arc<DirectedRequest>> {
-        let verdict = Word::of_reply(request, reply).verdict(request.bearing());
-        if verdict == PlaceVerdict::Plausible || !is_repeatable(request) {
-            return None;
-        }
-        self.regions().doubt(request).map(|doubted| self.directed(doubted))
+        let is_doubtful = match Word::of_reply(request, reply).verdict(request.bearing()) {
+            PlaceVerdict::Plausible => false,
+            PlaceVerdict::Wrong => is_repeatable(request),
+            PlaceVerdict::Questionable => is_repeatable(request) && self.may_question(request),
+        };
+        is_doubtful.then(|| self.regions().doubt(request)).flatten().map(|doubted| self.directed(doubted))
     }
 
     /// Learns from an answer whether its request went to the right place.
@@ -205,6 +217,14 @@ impl Proxy {
             ) => {}
         }
         verdict
+    }
+
+    /// Returns whether the control host may be asked for the organization that a request names, although it is known where that
+    /// lives: now and then.
+    fn may_question(&self, request: &DirectedRequest) -> bool {
+        let path = normalized_path(request.path());
+        let name = Place::of(&path).organization();
+        name.is_some_and(|name| self.regions().organizations().may_question(name, self.clock().now()))
     }
 
     /// Forgets where the organization lives that a request names.
@@ -251,20 +271,32 @@ fn is_repeatable(request: &DirectedRequest) -> bool {
 mod tests {
     use super::*;
 
-    const WORDS: [Word; 6] =
-        [Word::Accepted, Word::Unauthorized, Word::Refused, Word::Bare, Word::Unreachable, Word::Other];
+    const WORDS: [Word; 7] = [
+        Word::Accepted,
+        Word::Unauthorized,
+        Word::Refused,
+        Word::Missing,
+        Word::Bare,
+        Word::Unreachable,
+        Word::Other,
+    ];
 
     #[track_caller]
     fn check(bearing: Bearing, wrong: &[Word]) {
         for word in WORDS {
-            let expected = if wrong.contains(&word) { PlaceVerdict::Wrong } else { PlaceVerdict::Plausible };
+            let expected = match (wrong.contains(&word), bearing, word) {
+                (true, _, _) => PlaceVerdict::Wrong,
+                (false, Bearing::Learned, Word::Missing) => PlaceVerdict::Questionable,
+                (false, _, _) => PlaceVerdict::Plausible,
+            };
             assert_eq!(word.verdict(bearing), expected, "{bearing:?} {word:?}");
         }
     }
 
     #[test]
     fn what_speaks_against_a_place_depends_on_why_a_request_went_there() {
-        check(Bearing::Hinted, &[Word::Unauthorized, Word::Refused, Word::Bare, Word::Unreachable]);
+        let against = [Word::Unauthorized, Word::Refused, Word::Missing, Word::Bare, Word::Unreachable];
+        check(Bearing::Hinted, &against);
         check(Bearing::Proven, &[Word::Unauthorized, Word::Bare, Word::Unreachable]);
         check(Bearing::Learned, &[Word::Bare]);
         for bearing in
@@ -285,9 +317,9 @@ mod tests {
         };
         assert_eq!(word("GET", 404, Some(0)), Word::Bare);
         assert_eq!(word("PUT", 404, Some(0)), Word::Bare);
-        assert_eq!(word("GET", 404, Some(2)), Word::Refused);
-        assert_eq!(word("GET", 404, None), Word::Refused);
-        assert_eq!(word("HEAD", 404, Some(0)), Word::Refused);
+        assert_eq!(word("GET", 404, Some(2)), Word::Missing);
+        assert_eq!(word("GET", 404, None), Word::Missing);
+        assert_eq!(word("HEAD", 404, Some(0)), Word::Missing);
         assert_eq!(word("GET", 403, Some(0)), Word::Refused);
         assert_eq!(word("GET", 401, Some(0)), Word::Unauthorized);
         assert_eq!(word("GET", 204, Some(0)), Word::Accepted);

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::StatusCode;
 
 use crate::sandbox::answer::Answer;
+use crate::sandbox::failure::Failure;
 use crate::sandbox::route::{Route, Target};
 use crate::sandbox::router::{self, Call};
 use crate::sandbox::shapes::Site;
@@ -107,12 +108,15 @@ impl Part {
         self.site.lock().unwrap_or_else(PoisonError::into_inner).regions = Some(urls);
     }
 
-    /// Returns the answer to a request: 404 without a word to what is another part's.
+    /// Returns the answer to a request: 404 to what is another part's, to what is the control silo's without a word.
     pub fn answer(&self, call: &Call) -> Answer {
         let site = self.site.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Silo::Region(home) = self.silo else { return router::answer(call, &self.world, &site) };
-        if self.is_foreign(&call.path, home) {
+        if is_of_control(&segments_of(&call.path)) {
             return Answer::html(StatusCode::NOT_FOUND, String::new());
+        }
+        if self.is_foreign(&call.path, home) {
+            return Failure::NotFound.answer(call.language);
         }
         if !call.method.is_safe() {
             return router::answer(call, &self.world, &site);
@@ -123,7 +127,7 @@ impl Part {
 
     /// Returns whether a path is not that region's: the control silo's, or of an organization that lives elsewhere.
     fn is_foreign(&self, path: &str, home: Home) -> bool {
-        let segments: Vec<&str> = path.trim_start_matches("/api/0/").split('/').collect();
+        let segments = segments_of(path);
         if is_of_control(&segments) {
             return true;
         }
@@ -169,6 +173,11 @@ impl Deployment {
         }
         Ok(Self { control, us, de })
     }
+}
+
+/// Returns the segments of a path after `/api/0/`.
+fn segments_of(path: &str) -> Vec<&str> {
+    path.trim_start_matches("/api/0/").split('/').collect()
 }
 
 /// Returns whether only the control silo serves a path, by its segments after `/api/0/`. Told apart from the proxy's own

@@ -424,6 +424,31 @@ async fn an_organization_that_has_moved_is_found_at_once_and_forgotten_where_it_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_not_where_its_organization_lived_is_looked_for_at_the_control_host_once_in_a_minute() {
+    let house = routed();
+    house.get(LIST).await;
+    let missing = "/api/0/organizations/acme/releases/9.9/";
+    let words = r#"{"detail":"The requested resource does not exist"}"#;
+    house.upstream.plays(missing, Act::status(404, words));
+    for _ in 0..3 {
+        assert_eq!(house.get(missing).await.status, StatusCode::NOT_FOUND);
+        sleep(Duration::from_secs(10)).await;
+    }
+    let asked = went(&house);
+    assert_eq!(asked.iter().filter(|it| it.starts_with("GET sentry.io") && it.ends_with(missing)).count(), 1);
+    assert_eq!(metric(&house, r#"sentrybox_regions_changes_total{change="forgotten"}"#), 0);
+    // Now it has moved, and the region speaks as one that has never heard of it.
+    sleep(Duration::from_mins(1)).await;
+    house.upstream.improvises(move |received| match received.uri.host() {
+        Some("us.sentry.io") => Act::status(404, words),
+        _ => Act::json("[]"),
+    });
+    assert_eq!(house.get(ACMES_TEAMS).await.status, StatusCode::OK);
+    house.put(ACME).await;
+    assert_eq!(went(&house).last().unwrap(), &format!("PUT sentry.io{ACME}"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_route_makes_nobody_forget_where_an_organization_lives() {
     let house = routed();
     house.get(LIST).await;

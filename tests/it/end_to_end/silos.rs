@@ -97,7 +97,6 @@ async fn the_list_comes_from_control_and_each_organizations_requests_reach_its_o
             (format!("/api/0/organizations/{}/teams/", number + 1), 200),
             (format!("/api/0/projects/org-{number:03}/project-001/"), 200),
             (format!("/api/0/teams/org-{number:03}/team-1/"), 200),
-            (format!("/api/0/organizations/org-{number:03}/releases/none%2Fhere/"), 404),
         ] {
             let answer = theatre.get(&target).await;
             assert_eq!(
@@ -105,8 +104,13 @@ async fn the_list_comes_from_control_and_each_organizations_requests_reach_its_o
                 (status, only_home(number)),
                 "{target}"
             );
-            assert!(!answer.text().is_empty(), "a bare 404: {target}");
         }
+        // Perhaps it has moved: the control host is asked as well, once in a minute.
+        let missing = format!("/api/0/organizations/org-{number:03}/releases/none%2Fhere/");
+        assert_eq!(theatre.get(&missing).await.status, StatusCode::NOT_FOUND);
+        let mut both = only_home(number);
+        both[0] += 1;
+        assert_eq!(theatre.asked(&missing), both);
     }
     assert_eq!(theatre.metric(r#"sentrybox_regions_changes_total{change="learned"}"#).await, 150);
     assert_eq!(theatre.metric("sentrybox_organizations_known").await, 150);
@@ -157,7 +161,7 @@ async fn pinned_to_a_region_what_only_control_serves_comes_from_there() {
     assert_eq!((theatre.get(LIST).await.status, theatre.asked(LIST)), (StatusCode::OK, [0, 1, 0]));
     // A region knows its own alone, and the other one is never asked.
     let foreign = theatre.get("/api/0/organizations/org-002/").await;
-    assert_eq!((foreign.status, foreign.text()), (StatusCode::NOT_FOUND, ""));
+    assert_eq!(foreign.status, StatusCode::NOT_FOUND);
     assert_eq!(theatre.de.requests_total(), 0);
     theatre.stage.close().await;
 }
