@@ -162,6 +162,8 @@ mod tests {
     use http_body_util::Empty;
 
     use super::*;
+    use crate::cache::generations::PurgeDepth;
+    use crate::cache::invalidation::selector::Selector;
     use crate::config::cache::RuleConfig;
     use crate::config::{Secret, load};
     use crate::metrics::exposition::Exposition;
@@ -188,7 +190,8 @@ mod tests {
         let request =
             Request::builder().uri("http://proxy.example/nowhere").body(Empty::<Bytes>::new()).unwrap();
         assert_eq!(proxy.serve(request, PEER).await.status(), StatusCode::NOT_FOUND);
-        assert_eq!(proxy.purge_everything().await, 0);
+        let purged = proxy.purge_selected(&Selector::Everything, PurgeDepth::Hard).await;
+        assert_eq!(purged, Ok(0));
     }
 
     #[tokio::test]

@@ -11,7 +11,8 @@
 //! | fresh, stale, current age | may be reused now (§4.2) | [`freshness`] |
 //! | validator, revalidate, freshen | ask again, conditionally (§4.3) | [`stored_response`] |
 //! | precondition, range | what a client asks of a response at hand (§4.3.2) | [`conditions`] |
-//! | invalidate, purge | make unusable, by a write or by an operator (§4.4) | [`invalidation`] |
+//! | invalidate | make unusable, because of a write (§4.4) | [`invalidation`] |
+//! | purge | make stale, or unusable for good: by an operator, or by a webhook | [`generations`], [`invalidation::selector`] |
 //! | generation, stamp, tag | how an invalidation reaches what is stored | [`generations`] |
 //! | look up, evict | find; make room | [`store`] |
 //! | collapse, flight, passenger | one forward for many requests (§4) | [`single_flight`] |

@@ -2,7 +2,8 @@
 //!
 //! A [`Credential`] is the `Authorization` field of one request. It is sent upstream and then forgotten. What
 //! stays is derived from it by HMAC-SHA256 under the deployment's secret ([`CredentialKeys`]): the
-//! [`CredentialPartition`], which is part of every cache key, and the [`Fingerprint`], which is what people may see.
+//! [`CredentialPartition`], which is part of every cache key, and the [`Fingerprint`], which is what people may see. What an
+//! organization token says of itself is read in [`claim`].
 //!
 //! Invariants: no type here prints a credential; two credentials share a partition only if they are equal
 //! (the scheme's case and the space around the value aside, [RFC 9110 §11.1]); a partition cannot be computed

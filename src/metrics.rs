@@ -16,7 +16,7 @@
 //! | `sentrybox_upstream_retries_total` | counter | | requests sent again after a pooled connection was dead |
 //! | `sentrybox_upstream_repeats_total` | counter | | requests sent again after upstream refused or failed |
 //! | `sentrybox_upstream_refreshes_ahead_total` | counter | `outcome` | refreshes of what was still fresh |
-//! | `sentrybox_directed_requests_total` | counter | `bearing` | requests, and why they go to the upstream that they go to |
+//! | `sentrybox_directed_requests_total` | counter | `bearing` | directions of requests, by why; one that is sent on to the control host has two |
 //! | `sentrybox_regions_changes_total` | counter | `change` | changes of what is known of where organizations live |
 //! | `sentrybox_regions_ignored_total` | counter | `source` | URLs of regions that are not configured, in bodies and tokens |
 //! | `sentrybox_organizations_known` | gauge | | organizations whose names are known |
@@ -37,7 +37,7 @@
 //! | `sentrybox_passengers_total` | counter | | requests that joined a flight already in the air |
 //! | `sentrybox_flights_lost_total` | counter | | flights that never landed |
 //! | `sentrybox_invalidations_total` | counter | `cause` | invalidations |
-//! | `sentrybox_purged_total` | counter | | stored responses that purges made stale or unusable |
+//! | `sentrybox_purged_total` | counter | | stored responses that operators' purges made stale or unusable |
 //! | `sentrybox_background_refreshes_total` | counter | `outcome` | refreshes behind a stale answer |
 //! | `sentrybox_connections_open` | gauge | `listener` | connections open at this moment |
 //! | `sentrybox_connections_total` | counter | `listener` | connections accepted |

@@ -7,7 +7,8 @@
 //!
 //! Each step takes the last one's output and none reaches back. How a request waits for a flight is in [`boarding`],
 //! what happens inside in [`flight`], what it brings home in [`landing`]; what is forwarded as it is in [`forward`],
-//! what is sent in [`outgoing`], when and how often in [`asking`], how an answer looks in [`reply`], what is recorded in [`record`].
+//! what is sent in [`outgoing`], when and how often in [`asking`], how an answer looks in [`reply`], what is recorded in
+//! [`record`], where it goes in [`directions`], what is purged in [`purging`].
 //!
 //! Invariants: every request is answered by its deadline; a stale response goes out only where `cache::freshness`
 //! allows it; every way a request can go is a `handling::Handling`. Not here: what may be stored or reused.

@@ -2,8 +2,9 @@
 //!
 //! *Pinned*: to the one configured region, but for what only the control host serves. *By organization*: what names an
 //! organization goes to the region where that lives, as far as that is known; the list of organizations and what is not known
-//! go to the control host, which has them all and finds each by itself (`sentry-api.md` §6). [`Regions::direct`] decides once
-//! for each request, and the [`DirectedRequest`] carries it: key, budget, target and invalidation all read it there.
+//! go to the control host, which has them all and finds each by itself (`sentry-api.md` §6). [`Regions::direct`] decides, and the
+//! [`DirectedRequest`] carries it: key, budget, target and invalidation all read it there. Where an answer shows that it was
+//! the wrong one, [`Regions::doubt`] directs the request anew.
 //!
 //! Invariants: a request goes to a configured URL and nowhere else, whatever a body, a token or a field says
 //! ([`allow_list`]); what a token says steers nobody else's requests, nor an unproven one a write ([`hints`]); a region's URL
@@ -55,7 +56,7 @@ struct Listed {
     origin: Origin,
 }
 
-/// An admitted request, and the upstream that it goes to: decided once, and kept until it is answered.
+/// An admitted request, and the upstream that it goes to.
 #[derive(Debug)]
 pub struct DirectedRequest {
     request: Arc<AdmittedRequest>,
@@ -192,7 +193,7 @@ impl Regions {
         }
     }
 
-    /// Returns whether requests go where their organization lives.
+    /// Returns how requests are routed.
     pub fn routing(&self) -> Routing {
         self.routing
     }

@@ -3,7 +3,8 @@
 //! It answers as a real server does ([`world`] says what there is, [`people`] who may see it): fields and their
 //! order, cursors, `Link`, errors, limits of 40 requests per second and 25 at once, a little latency. URLs in its
 //! answers start with a configured prefix, `https://sentry.io` by default, never with the request's `Host`.
-//! [`faults`] makes it fail on purpose, [`journal`] tells what it was asked, [`silos`] makes it a region, or what regions share.
+//! [`faults`] makes it fail on purpose, [`journal`] tells what it was asked, [`silos`] makes it a region, or what regions
+//! share.
 //!
 //! Invariants: it listens on loopback only; it keeps, logs and prints no token; dropping it stops it.
 //! Not here: anything of the proxy's.

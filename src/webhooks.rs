@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_right_one_purges_what_it_is_about_and_says_so() {
+    async fn a_signed_webhook_purges_what_it_is_about_and_says_so() {
         let bench = Bench::new();
         let (_, body) = bench.check(bench.webhook(&issue(7)), ACCEPTED).await;
         let purged = ["issue:7", "issue:PYTHON-7", "issues:acme", "unplaced"];
@@ -418,8 +418,8 @@ mod tests {
         bench.check(bench.webhook(&body), ACCEPTED).await;
     }
 
-    #[tokio::test]
-    async fn it_says_when_it_was_sent_and_that_is_about_now() {
+    #[tokio::test(start_paused = true)]
+    async fn a_webhook_from_more_than_ten_minutes_away_is_refused() {
         let bench = Bench::new();
         let now = bench.webhooks.clock.now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let at = |time: &str| with(bench.webhook(&issue(7)), "sentry-hook-timestamp", time);

@@ -116,16 +116,7 @@ struct Body {
     token: Option<Secret>,
     tag: Option<String>,
     everything: Option<bool>,
-    mode: Option<Mode>,
-}
-
-/// How thoroughly, as it is spelled.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Mode {
-    #[default]
-    Soft,
-    Hard,
+    mode: Option<PurgeDepth>,
 }
 
 impl PurgeOrder {
@@ -138,10 +129,7 @@ impl PurgeOrder {
             // Where it is wrong, and never what stands there.
             PurgeRefusal::Malformed(format!("line {}, column {}", error.line(), error.column()))
         })?;
-        let depth = match body.mode.unwrap_or_default() {
-            Mode::Soft => PurgeDepth::Soft,
-            Mode::Hard => PurgeDepth::Hard,
-        };
+        let depth = body.mode.unwrap_or_default();
         Ok(Self { subject: body.subject()?, depth })
     }
 }

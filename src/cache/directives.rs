@@ -430,7 +430,7 @@ mod tests {
             assert_eq!(RequestDirectives::read(&fields).validation, validation, "without {without}");
         };
         check("nothing", Validation::WhenNeeded);
-        for wish in ["sec-fetch-mode", "if-none-match", "pragma"] {
+        for wish in ["sec-fetch-mode", "if-none-match", "pragma", "cache-control"] {
             check(wish, Validation::Demanded);
         }
         let more = [

@@ -1,19 +1,22 @@
 //! Remembers what became unusable, and what became stale, when: by tag, in a fixed amount of memory.
 //!
-//! A table of 65,536 slots, each with two moments: *unusable before* (writes, hard purges) and *stale before* (soft purges); a tag falls into two of them by a keyed hash, and what happened to it is the earlier of the
-//! two (a count-min sketch, with moments for counts). A tag is invalidated by mistake only when both its slots were hit,
+//! A table of 65,536 slots, each with two moments: *unusable before* (writes, hard purges) and *stale before* (soft purges).
+//! A tag falls into two slots by a keyed hash, and what happened to it is the earlier of what happened to the two (a count-min
+//! sketch, with moments for counts). A tag is invalidated by mistake only when both its slots were hit,
 //! by one other tag or by two: after writes to 1,000 tags, 1 in 1,000 of the others, where one slot each would lose 1 in
 //! 66.
 //! A stored response carries its slots and the [`Stamp`] of the moment its forward took off; a look-up compares.
 //! Nothing is walked, and nothing is ever evicted from the table, so no write is ever forgotten.
 //!
 //! Invariants: stamps never repeat and never go back; a response whose forward took off before a write to one of
-//! its tags is unusable for ever, and one that took off before a soft purge of one is never fresh again. Not here: which tags a write touches (`cache::invalidation`).
+//! its tags is unusable for ever, and one that took off before a soft purge of one is never fresh again.
+//! Not here: which tags a write touches (`cache::invalidation`).
 
 use std::hash::Hasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::Deserialize;
 use siphasher::sip::SipHasher13;
 
 use crate::routes::tags::Tag;
@@ -49,9 +52,11 @@ pub enum Cause {
 }
 
 /// How thoroughly something is purged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PurgeDepth {
     /// It is stale: asked for anew before it is reused, but for standing in when upstream fails.
+    #[default]
     Soft,
     /// It is gone.
     Hard,

@@ -150,7 +150,11 @@ impl StoreMetrics {
             evictions,
             not_stored: PerValue::register(registry, "not_stored", "Answers that were not stored"),
             invalidations: PerValue::register(registry, "invalidations", "Invalidations"),
-            purged: counter(registry, "purged", "Stored responses that purges made stale or unusable"),
+            purged: counter(
+                registry,
+                "purged",
+                "Stored responses that operators' purges made stale or unusable",
+            ),
         }
     }
 

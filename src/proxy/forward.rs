@@ -1,6 +1,7 @@
 //! Forwards a request as it is: pass-through, writes, and whatever the cache may not answer.
 //!
-//! Answers stream. Only a body that names regions is read first, so that its URLs can point back here.
+//! Answers stream. Only a body that speaks of organizations or regions is read first: its URLs may point back here, and what
+//! it says is learned.
 //!
 //! Invariants: a write runs to its end although its client has left, is sent at most once, and makes unusable what
 //! it changed after upstream answered and before the client is told; no request body is read before there is

@@ -51,11 +51,6 @@ impl Proxy {
         self.metrics().store.invalidated(InvalidationCause::Webhook);
     }
 
-    /// Makes everything that is stored unusable. Returns how many responses there were.
-    pub async fn purge_everything(&self) -> u64 {
-        self.purge(vec![Tag::Everything], PurgeDepth::Hard).await
-    }
-
     /// Forgets refusals, and what could not be shared: they are few, and not worth looking through.
     fn forget_refusals(&self) {
         self.grounded().clear();

@@ -26,7 +26,7 @@ pub enum Worth {
     Untried,
     /// Upstream accepted the token where it says.
     Proven,
-    /// Upstream refused it there.
+    /// It was refused there, or nobody could be reached.
     Refuted,
 }
 

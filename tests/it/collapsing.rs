@@ -154,7 +154,7 @@ async fn a_purge_forgets_what_could_not_be_shared() {
     house.upstream.plays_once(PROJECTS, Act::json("[1]").with("cache-control", "no-store"));
     house.get(PROJECTS).await;
     house.upstream.plays(PROJECTS, Act::json("[1]").after(SECOND));
-    house.proxy.purge_everything().await;
+    house.purge_everything().await;
     let (answers, _) = crowded(&house).await;
     assert!(all_are(&answers, StatusCode::OK, "[1]"));
     assert_eq!(house.upstream.count(), 2);

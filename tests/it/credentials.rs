@@ -63,7 +63,7 @@ async fn a_write_or_a_purge_ends_the_memory_of_a_refusal() {
     refuse();
     house.put("/api/0/organizations/acme/").await;
     assert_eq!(house.get(PROJECTS).await.status, StatusCode::FORBIDDEN);
-    house.proxy.purge_everything().await;
+    house.purge_everything().await;
     assert_eq!(house.get(PROJECTS).await.status, StatusCode::OK);
 }
 

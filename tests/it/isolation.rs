@@ -149,7 +149,7 @@ async fn play(house: House, world: Arc<World>, step: Step) {
             let request = asking(Method::PUT, WRITTEN, &[("authorization", token), ("host", host)], "{}");
             check(&house, request, &Expected { who, host, flavour: "", oldest, names_regions: false }).await;
         }
-        Step::Purge => drop(house.proxy.purge_everything().await),
+        Step::Purge => drop(house.purge_everything().await),
         Step::Wait(seconds) => sleep(Duration::from_secs(seconds)).await,
         Step::Mood(mood) => world.mood.store(mood, Ordering::SeqCst),
     }

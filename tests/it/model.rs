@@ -212,7 +212,7 @@ impl Play {
 
     async fn purge(&mut self) {
         let moment = self.world.state().book.moment();
-        self.proxy.purge_everything().await;
+        self.proxy.purge_selected(&Selector::Everything, PurgeDepth::Hard).await.unwrap();
         let mut state = self.world.state();
         state.book.note("purge");
         state.book.break_off(moment, Scope::Everything);

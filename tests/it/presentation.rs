@@ -101,10 +101,10 @@ async fn a_client_whose_copy_is_old_gets_the_new_one_and_one_whose_copy_is_curre
     let house = House::new();
     house.upstream.plays(PROJECTS, Act::json("[1]"));
     let tag = house.get(PROJECTS).await.field("etag").to_owned();
-    house.proxy.purge_everything().await;
+    house.purge_everything().await;
     let same = get(&house, PROJECTS, &[("if-none-match", &tag)]).await;
     assert_eq!(same.status, StatusCode::NOT_MODIFIED, "fetched anew, and still the same");
-    house.proxy.purge_everything().await;
+    house.purge_everything().await;
     house.upstream.plays(PROJECTS, Act::json("[2]"));
     let other = get(&house, PROJECTS, &[("if-none-match", &tag)]).await;
     assert_eq!((other.status, other.text()), (StatusCode::OK, "[2]"));

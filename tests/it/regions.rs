@@ -513,7 +513,7 @@ async fn by_organization_every_region_in_a_body_points_back_here_and_pinned_only
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_in_gzip_tells_the_same() {
+async fn regions_are_learned_from_a_body_in_gzip_too() {
     use std::io::Write as _;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(organization("7", "acme", "https://us.sentry.io").as_bytes()).unwrap();

@@ -223,7 +223,7 @@ async fn a_parcel_brings_listed_fields_only_to_the_one_that_it_was_fetched_for()
             act.with("x-for", received.field("x-user")).after(Duration::from_millis(50))
         });
         for _ in 0..10 {
-            house.proxy.purge_everything().await;
+            house.purge_everything().await;
             each_gets_its_own(&house, "", "x-user", 1).await;
         }
     }

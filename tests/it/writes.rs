@@ -270,7 +270,7 @@ async fn a_write_that_panics_is_answered_and_invalidates() {
 async fn after_a_purge_everything_is_fetched_anew() {
     let house = House::new();
     warm(&house, &RELATED).await;
-    assert!(house.proxy.purge_everything().await > 0);
+    assert!(house.purge_everything().await > 0);
     check_forwarded(&house, &RELATED).await;
     check_reused(&house, &RELATED).await;
 }
@@ -281,7 +281,7 @@ async fn a_read_overtaken_by_a_purge_is_not_kept() {
     house.upstream.plays_once(RELEASE, Act::json("\"old\"").after(5 * SECOND));
     let slow = house.crowd(1, RELEASE, &[]);
     sleep(SECOND).await;
-    house.proxy.purge_everything().await;
+    house.purge_everything().await;
     slow.join_all().await;
     assert!(!is_hit(&house.get(RELEASE).await));
 }

@@ -108,7 +108,7 @@ async fn close(stage: Stage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_one_has_what_it_is_about_asked_for_again_and_nothing_else() {
+async fn what_a_signed_webhook_is_about_is_asked_for_again_and_nothing_else() {
     let stage = Stage::set(&[CONFIGURED]).await;
     for target in [PROJECTS, OTHERS, PROJECTS, OTHERS] {
         assert_eq!(stage.get(target, OWNER).await.status, StatusCode::OK);
@@ -159,7 +159,7 @@ async fn a_wrong_a_replayed_and_a_huge_one_are_refused_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn they_need_no_admin_token_and_open_nothing_else() {
+async fn webhooks_need_no_admin_token_and_open_nothing_else() {
     let stage = Stage::set(&[CONFIGURED, ("SENTRYBOX_ADMIN__TOKEN", "a-token-for-operators")]).await;
     assert_eq!(announced(&stage), Some(stage.binary.admin));
     let body = installation("org-002");

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use sentrybox::assembly::proxy_before;
+use sentrybox::cache::generations::PurgeDepth;
+use sentrybox::cache::invalidation::selector::Selector;
 use sentrybox::config::Config;
 use sentrybox::config::load::defaults;
 use sentrybox::peer::Peer;
@@ -64,6 +66,11 @@ impl House {
         }
         house.upstream.forget();
         house
+    }
+
+    /// Purges everything for good. Returns how many stored responses there were.
+    pub(crate) async fn purge_everything(&self) -> u64 {
+        self.proxy.purge_selected(&Selector::Everything, PurgeDepth::Hard).await.unwrap()
     }
 
     /// Asks for a target as Alice.
