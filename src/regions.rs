@@ -462,6 +462,34 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_a_deployment_of_ones_own_says_leads_to_sentrys_regions() {
+        let mut config = crate::config::load::defaults().upstream;
+        config.routing = Routing::ByOrganization;
+        config.url = "http://east.example".to_owned();
+        config.control = "http://control.example".to_owned();
+        config.regions.insert("east".to_owned(), "http://east.example".to_owned());
+        config.regions.insert("west".to_owned(), "http://west.example".to_owned());
+        let regions = Regions::new(&config).unwrap();
+        for foreign in
+            ["https://us.sentry.io", "https://de.sentry.io/", "https://sentry.io", "https://us2.sentry.io"]
+        {
+            // `upstream.url` stands for its own region's URL.
+            let is_own = foreign == "https://sentry.io";
+            assert_eq!(
+                (regions.allowed(foreign).is_some(), regions.is_known(foreign)),
+                (is_own, is_own),
+                "{foreign}"
+            );
+            let token = claiming(foreign);
+            let request = asked("GET /api/0/organizations/acme/issues/", &[("authorization", &token)]);
+            let directed = regions.direct(Arc::new(request), start());
+            let expected = if is_own { "east.example" } else { "control.example" };
+            assert_eq!(directed.upstream().authority(), expected, "{foreign}");
+        }
+        assert!(regions.allowed("http://west.example").is_some());
+    }
+
+    #[test]
     fn an_untried_token_steers_only_reads_of_its_own_organization() {
         let regions = by_organization("global");
         let token = claiming("https://de.sentry.io");

@@ -446,6 +446,22 @@ mod tests {
     }
 
     #[test]
+    fn a_control_host_of_ones_own_needs_an_upstream_of_ones_own() {
+        let own = |region: &str, url: &str| {
+            let (region, url) = (region.to_owned(), url.to_owned());
+            move |config: &mut Config| {
+                config.upstream.control = "https://control.example".to_owned();
+                config.upstream.region = region;
+                config.upstream.url = url;
+            }
+        };
+        check(own("global", ""), &["upstream.url"]);
+        check(own("us", ""), &["upstream.url"]);
+        check(own("global", "https://sentry.example"), &[]);
+        check(|config| config.upstream.control = "https://sentry.io".to_owned(), &[]);
+    }
+
+    #[test]
     fn a_short_secret_is_worse_than_none() {
         check(|config| config.secret = Secret::new("short".to_owned()), &["secret"]);
         check(|config| config.secret = Secret::new("x".repeat(MIN_SECRET)), &[]);
