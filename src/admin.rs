@@ -129,19 +129,17 @@ impl Admin {
     {
         let (head, body) = request.into_parts();
         let has_body = !body.is_end_stream();
-        let mut response = match self.admit(&head) {
+        let (mut response, is_read) = match self.admit(&head) {
             Ok(endpoint) => match collect(body).await {
-                Ok(body) => self.perform(endpoint, &head.headers, &body).await,
-                Err(status) => error(status, "The request's body is too large, or did not arrive"),
+                Ok(body) => (self.perform(endpoint, &head.headers, &body).await, true),
+                Err(status) => (error(status, "The request's body is too large, or did not arrive"), false),
             },
-            Err(mut refusal) => {
-                // What is left of the body would be taken for the next request.
-                if has_body {
-                    refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                *refusal
-            }
+            Err(refusal) => (*refusal, false),
         };
+        if has_body && !is_read {
+            // The connection ends with the body unread, and the client should know.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let fields = response.headers_mut();
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -214,11 +214,14 @@ impl Regions {
     /// Returns whether a URL's host is one under which an upstream may speak of itself; and, where that says where requests
     /// go, one that it may lead to.
     pub fn is_known(&self, url: &str) -> bool {
-        let found = match self.routing {
+        self.found(url).is_some() || self.is_alias(url)
+    }
+
+    fn found(&self, url: &str) -> Option<RegionId> {
+        match self.routing {
             Routing::Pinned => self.allowed.find(url),
             Routing::ByOrganization => self.allowed(url),
-        };
-        found.is_some() || self.is_alias(url)
+        }
     }
 
     /// Returns what was learned of organizations.
@@ -238,7 +241,7 @@ impl Regions {
 
     /// Returns whether a request for the region of this URL, sent through us, would reach it.
     pub fn reaches(&self, url: &str) -> bool {
-        self.allowed.find(url).is_some_and(|place| self.reachable.contains(&place)) || self.is_alias(url)
+        self.found(url).is_some_and(|place| self.reachable.contains(&place)) || self.is_alias(url)
     }
 
     fn is_alias(&self, url: &str) -> bool {
@@ -480,6 +483,7 @@ mod tests {
                 (is_own, is_own),
                 "{foreign}"
             );
+            assert_eq!(regions.reaches(foreign), is_own, "{foreign}");
             let token = claiming(foreign);
             let request = asked("GET /api/0/organizations/acme/issues/", &[("authorization", &token)]);
             let directed = regions.direct(Arc::new(request), start());

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 use crate::config::UpstreamConfig;
-use crate::upstream::body::{Download, Upload, UploadStage, measure};
+use crate::upstream::body::{Download, RequestBodyStalled, Upload, UploadStage, measure};
 use crate::upstream::connector::{ConnectTimedOut, ConnectionFacts, Connector, Dial, NetworkDial};
 use crate::upstream::environment::{Proxies, ProxyEnvironment, Route};
 use crate::upstream::error::{TimeoutPhase, UpstreamError, UpstreamSetupError};
@@ -212,7 +212,8 @@ impl HttpUpstream {
         tokio::select! {
             biased;
             measured = measure(body, self.limits.idle) => Ok(Request::from_parts(head, measured?)),
-            () = deadline => Err(UpstreamError::Timeout { phase: TimeoutPhase::WholeExchange }),
+            // Nothing was sent yet.
+            () = deadline => Err(UpstreamError::request_body(RequestBodyStalled)),
         }
     }
 
@@ -616,6 +617,17 @@ mod tests {
         let mut connection = peer.accept().await;
         tokio::spawn(async move { while connection.read_u8().await.is_ok() {} });
         // A byte now and then, until the whole exchange has taken too long.
+        while sender.send(data(b"x")).await.is_ok() && !answer.is_finished() {
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(fault(answer.await.unwrap()).await, UpstreamFault::RequestBody);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_of_unknown_length_that_its_client_drags_out_is_not_upstreams_fault_either() {
+        let (upstream, _peer) = pair();
+        let (mut sender, body) = Channel::<Bytes, BoxError>::new(1);
+        let answer = spawn(&upstream, request(Method::PUT, "http://sentry.test/", body.boxed_unsync()));
         while sender.send(data(b"x")).await.is_ok() && !answer.is_finished() {
             sleep(Duration::from_secs(1)).await;
         }

@@ -113,6 +113,9 @@ impl Webhooks {
         let body = serde_json::json!({ "detail": "There is no such endpoint" }).to_string();
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = StatusCode::NOT_FOUND;
+        if !request.body().is_end_stream() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         dressed(response)
     }
 
@@ -136,7 +139,7 @@ impl Webhooks {
                 let (outcome, status) = (refusal.outcome().label(), refusal.status().as_u16());
                 tracing::warn!(outcome, status, reason = refusal.detail(), "webhook refused");
                 let mut response = dressed(refusal.render());
-                // What may be left of the body would be taken for the next request.
+                // The connection ends with the body unread, and the sender should know.
                 if has_body && refusal.leaves_body() {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }

@@ -27,7 +27,7 @@ pub fn check(path: &str) -> Result<(), Refusal> {
     path.split('/').try_for_each(|segment| check_segment(segment).ok_or(UNSAFE))?;
     // A slug never holds a slash. Upstream's server decodes `%2F` before it routes, so that here one would hide which
     // organization, project or team the path is about.
-    if path.contains('%') && owners(path).any(hides_an_owner) {
+    if (path.contains('%') || !path.is_ascii()) && owners(path).any(hides_an_owner) {
         return Err(UNSAFE);
     }
     Ok(())
@@ -106,6 +106,8 @@ mod tests {
             "/%61pi/%30/projects/acme/web%2fkeys/",
             "/api/0/organizations/%D9%A4%D9%A2/",
             "/api/0/projects/acme/%C3%A9/",
+            "/api/0/organizations/٤٢/",
+            "/api/0/projects/acme/é/",
             "/api/0/%00/",
             "/api/0/a%0ab/",
             "/api/0/a%7F/",

@@ -93,6 +93,8 @@ impl PurgeDepth {
 struct Slot {
     unusable_before: AtomicU64,
     stale_before: AtomicU64,
+    /// The same as the first, but for writes.
+    dropped_before: AtomicU64,
 }
 
 impl Slot {
@@ -100,6 +102,7 @@ impl Slot {
         Happened {
             unusable_before: Stamp(self.unusable_before.load(Ordering::Acquire)),
             stale_before: Stamp(self.stale_before.load(Ordering::Acquire)),
+            dropped_before: Stamp(self.dropped_before.load(Ordering::Acquire)),
         }
     }
 }
@@ -109,15 +112,17 @@ impl Slot {
 struct Happened {
     unusable_before: Stamp,
     stale_before: Stamp,
+    dropped_before: Stamp,
 }
 
 impl Happened {
-    const NEVER: Self = Self { unusable_before: Stamp(0), stale_before: Stamp(0) };
+    const NEVER: Self = Self { unusable_before: Stamp(0), stale_before: Stamp(0), dropped_before: Stamp(0) };
 
     fn earlier(self, other: Self) -> Self {
         Self {
             unusable_before: self.unusable_before.min(other.unusable_before),
             stale_before: self.stale_before.min(other.stale_before),
+            dropped_before: self.dropped_before.min(other.dropped_before),
         }
     }
 }
@@ -186,7 +191,10 @@ impl Generations {
             let Some(slot) = self.table.get(usize::from(slot)) else { continue };
             match cause {
                 Cause::Write => slot.unusable_before.fetch_max(stamp | Stamp::WRITE, Ordering::AcqRel),
-                Cause::Purge => slot.unusable_before.fetch_max(stamp, Ordering::AcqRel),
+                Cause::Purge => {
+                    slot.dropped_before.fetch_max(stamp, Ordering::AcqRel);
+                    slot.unusable_before.fetch_max(stamp, Ordering::AcqRel)
+                }
                 Cause::SoftPurge => slot.stale_before.fetch_max(stamp, Ordering::AcqRel),
             };
         }
@@ -213,7 +221,7 @@ impl Generations {
     /// Returns how a response with these slots, whose forward took off at `stamp`, stands.
     pub fn standing(&self, slots: &TagSlots, stamp: Stamp) -> Standing {
         let mut standing = Standing::Current;
-        for Happened { unusable_before, stale_before } in self.happened(slots) {
+        for Happened { unusable_before, stale_before, .. } in self.happened(slots) {
             if stamp < unusable_before {
                 return Standing::Unusable;
             }
@@ -228,7 +236,7 @@ impl Generations {
 
     /// Returns whether anything but a write has made a response with these slots unusable since its forward took off.
     pub fn is_dropped(&self, slots: &TagSlots, stamp: Stamp) -> bool {
-        self.happened(slots).any(|it| stamp < it.unusable_before && !it.unusable_before.is_write())
+        self.happened(slots).any(|it| stamp < it.dropped_before)
     }
 
     fn is_settling(&self, stamp: Stamp, happened: Stamp) -> bool {
@@ -337,8 +345,9 @@ mod tests {
         generations.invalidate_tags(&[resource("/a/")], Cause::Write, at(1));
         assert!(!generations.is_dropped(&slots, stamp));
         generations.invalidate_tags(&[Tag::Organization("acme".to_owned())], Cause::Purge, at(2));
+        generations.invalidate_tags(&[Tag::Organization("acme".to_owned())], Cause::Write, at(3));
         assert!(generations.is_dropped(&slots, stamp));
-        assert!(!generations.is_dropped(&slots, generations.stamp(at(2))));
+        assert!(!generations.is_dropped(&slots, generations.stamp(at(3))));
     }
 
     #[test]

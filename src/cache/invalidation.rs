@@ -301,19 +301,12 @@ mod tests {
             "organizations/acme/issues/1/",
             "organizations/acme/issues/0010003/",
             "organizations/acme/issues/WEB-3/events/",
+            "organizations/acme/issues/1/events/0123456789abcdef0123456789abcdef/",
             "organizations/acme/issues/web_3/tags/level/",
             "issues/1/",
             "groups/WEB-3/events/latest/",
         ];
         check(&written, &singles, &[]);
-    }
-
-    #[test]
-    fn an_event_by_its_identifier_is_reached_with_its_own_issue_alone() {
-        let event = "organizations/acme/issues/1/events/0123456789abcdef0123456789abcdef/";
-        check(&["organizations/acme/issues/1/"], &[event], &[]);
-        check(&["organizations/acme/issues/2/"], &[], &[event]);
-        check(&["organizations/acme/members/"], &[event], &[]);
     }
 
     #[test]

@@ -153,21 +153,23 @@ impl Proxy {
     /// Answers a request, and once more from the control host if it went where its organization turned out not to live.
     pub async fn answer_anywhere(
         &self,
-        mut request: Arc<DirectedRequest>,
+        request: Arc<DirectedRequest>,
         body: OutgoingBody,
         exchange: &mut Exchange,
     ) -> Reply {
-        let mut body = Some(body);
-        loop {
-            exchange.directed(&request);
-            // Only what has no body is sent again.
-            let sent = body.take().unwrap_or_else(outgoing::empty);
-            let reply = self.answer(Arc::clone(&request), sent).await;
-            match self.elsewhere(&request, &reply) {
-                Some(elsewhere) => request = elsewhere,
-                None => return reply,
-            }
+        exchange.directed(&request);
+        let reply = self.answer(Arc::clone(&request), body).await;
+        let Some(elsewhere) = self.elsewhere(&request, &reply) else { return reply };
+        // Only what has no body is sent again.
+        let second = self.answer(Arc::clone(&elsewhere), outgoing::empty()).await;
+        let is_questionable =
+            Word::of_reply(&request, &reply).verdict(request.bearing()) == PlaceVerdict::Questionable;
+        // Of what is merely not there, the control host's trouble says nothing.
+        if is_questionable && Word::of_reply(&elsewhere, &second) != Word::Accepted {
+            return reply;
         }
+        exchange.directed(&elsewhere);
+        second
     }
 
     /// Returns the request as it is sent to the control host, where its answer says that it went to the wrong place.

@@ -139,7 +139,6 @@ impl<'a> Place<'a> {
             Self::Organization { home: Home::Organization, segments, .. } => match segments.as_slice() {
                 // With its projects, each of which names its latest release.
                 [] => vec![Area::Releases],
-                ["issues", _, "events", event, ..] if is_event(event) => Vec::new(),
                 [first, ..] => area_of(first).into_iter().collect(),
             },
             Self::Organization { home: Home::Projects, segments, .. } => match segments.as_slice() {
@@ -163,11 +162,6 @@ fn area_of(segment: &str) -> Option<Area> {
     } else {
         begins(&SHOWING_MONITORS).then_some(Area::Monitors)
     }
-}
-
-/// Returns whether a name is an event's identifier, of which nothing changes any more.
-fn is_event(name: &str) -> bool {
-    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Returns whether a name is a number: slugs and short ids are not all digits (`sentry-api.md` §4.3).

@@ -327,9 +327,6 @@ mod tests {
         for below in ["monitors/", "monitors-stats/", "monitors/nightly/checkins/"] {
             carries(&format!("{ACME}{below}"), &["monitors:acme"]);
         }
-        let event = format!("{ACME}issues/1/events/{}/", "0123456789abcdef".repeat(2));
-        carries(&event, &["issue:1"]);
-        lacks(&event, &["issues:acme"]);
         for below in ["members/", "dashboards/5/", "stats_v2/"] {
             lacks(&format!("{ACME}{below}"), &["issues:acme", "releases:acme"]);
         }

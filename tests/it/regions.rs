@@ -449,6 +449,19 @@ async fn what_is_not_where_its_organization_lived_is_looked_for_at_the_control_h
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_merely_not_there_is_not_hidden_by_the_control_hosts_trouble() {
+    let house = routed();
+    house.get(LIST).await;
+    house.upstream.improvises(|received| match received.uri.host() {
+        Some("us.sentry.io") => Act::status(404, r#"{"detail":"The requested resource does not exist"}"#),
+        _ => Act::unreachable(),
+    });
+    let answer = house.get("/api/0/organizations/acme/releases/9.9/").await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert!(answer.text().contains("does not exist"), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_route_makes_nobody_forget_where_an_organization_lives() {
     let house = routed();
     house.get(LIST).await;

@@ -34,8 +34,9 @@ pub(crate) struct Figures {
     upstream_refused: u64,
     upstream_succeeded: u64,
     refreshes_ahead: u64,
-    /// How many answers show the state before a write that was answered before they were asked for.
+    /// How many answers the trace does not provide for.
     strange: u64,
+    /// How many answers show the state before a write that was answered before they were asked for.
     outdated: u64,
 }
 
