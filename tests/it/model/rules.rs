@@ -227,6 +227,7 @@ impl Book {
         }
         let is_settling = self.breaks.iter().filter(concerns).any(|it| {
             matches!(it.scope, Scope::Written(_))
+                && it.moment <= telling.sent
                 && telling.sent.at.saturating_sub(it.moment.at) < self.nature.config.cache.settle
         });
         let standing = if is_settling { Freshness::Settling } else { Freshness::Full };
