@@ -11,6 +11,7 @@
 //! | [`upstream_state`], [`upstream_clock`] | an upstream as a whole, and how late it is there |
 //! | [`gate`] | what refuses or fails is left alone until one request has gone to see |
 //! | [`scheduler`], [`mod@line`] | who goes, who waits in which order, who is refused |
+//! | [`levels`] | how short each limit is, for those who look on |
 //!
 //! What goes at a client's pace must not hold up everybody else: requests that bring a body share at most half of the
 //! capacity among them, and their permits, like those of answers that stream to a client, lapse after ten seconds. Sentry
@@ -29,6 +30,7 @@ use tokio::time;
 
 use crate::budget::account::Loss;
 use crate::budget::ask::{Ask, BRIEF, Limit, Load, Patience, Payer};
+use crate::budget::levels::{Bucket, Levels};
 use crate::budget::line::Place;
 use crate::budget::observation::{Headroom, Observation, Outlook};
 use crate::budget::permit::Reservation;
@@ -42,6 +44,7 @@ pub mod account;
 pub mod ask;
 pub mod gate;
 pub mod learning;
+pub mod levels;
 pub mod limit_fields;
 pub mod line;
 pub mod meter;
@@ -143,9 +146,14 @@ impl Budget {
         self.0.as_ref().map_or(0, |shared| shared.scheduler().waiting())
     }
 
-    /// Returns how many gates are closed.
-    pub fn closed_gates(&self) -> usize {
-        self.0.as_ref().map_or(0, |shared| shared.scheduler().closed_gates())
+    /// Returns how long the line is, what is closed, and what is left by route.
+    pub fn levels(&self) -> Levels {
+        self.0.as_ref().map_or_else(Levels::default, |shared| shared.scheduler().levels(shared.now()))
+    }
+
+    /// Returns the limits of which the least is left, `most` of them.
+    pub fn shortest(&self, most: usize) -> Vec<Bucket> {
+        self.0.as_ref().map_or_else(Vec::new, |shared| shared.scheduler().shortest(most, shared.now()))
     }
 }
 
@@ -275,6 +283,7 @@ mod tests {
     use http::header::HeaderMap;
 
     use crate::budget::account::Reach;
+    use crate::budget::levels::ClosedGates;
     use crate::budget::permit::Permit;
     use crate::config::load;
     use crate::credential::{BudgetIdentity, CredentialPartition};
@@ -486,12 +495,13 @@ mod tests {
         };
         let waiting = [line_up(), line_up()];
         time::sleep(2 * SECOND).await;
-        assert_eq!((budget.taken(), budget.waiting(), budget.closed_gates()), (1, 1, 1));
+        let closed = ClosedGates { limits: 0, routes: 0, upstreams: 1 };
+        assert_eq!((budget.taken(), budget.waiting(), budget.levels().closed), (1, 1, closed));
         let [first, second] = waiting;
         let (probe, other) = if first.is_finished() { (first, second) } else { (second, first) };
         drop(answered(probe.await.unwrap().unwrap()));
         assert!(other.await.unwrap().is_ok());
-        assert_eq!(budget.closed_gates(), 0);
+        assert_eq!(budget.levels().closed, ClosedGates::default());
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,9 @@
 //! | `sentrybox_requests_total` | counter | `handling`, `reason`, `status_class` | requests answered, and why so |
 //! | `sentrybox_request_duration_seconds` | histogram | `handling` | from a request's head to its answer's head |
 //! | `sentrybox_requests_by_route_total` | counter | `route`, `handling` | requests by route template |
+//! | `sentrybox_response_bytes_total` | counter | `source` | bytes of answers' bodies to clients, by where they came from |
+//! | `sentrybox_upstream_sent_bytes_total` | counter | | bytes of requests' bodies to upstream |
+//! | `sentrybox_upstream_received_bytes_total` | counter | | bytes of answers' bodies from upstream, as they came |
 //! | `sentrybox_upstream_requests_total` | counter | `outcome` | requests sent upstream, and how their answers began |
 //! | `sentrybox_upstream_in_flight` | gauge | | requests upstream at this moment |
 //! | `sentrybox_upstream_duration_seconds` | histogram | | from sending upstream to its answer's head |
@@ -21,7 +24,10 @@
 //! | `sentrybox_regions_ignored_total` | counter | `source` | URLs of regions that are not configured, in bodies and tokens |
 //! | `sentrybox_organizations_known` | gauge | | organizations whose names are known |
 //! | `sentrybox_budget_waiting` | gauge | | requests that wait before they are sent |
-//! | `sentrybox_budget_gates_closed` | gauge | | limits, routes and upstreams that are not asked after refusals or failures |
+//! | `sentrybox_budget_max_waiting` | gauge | | most requests that may wait (`budget.max_waiting`) |
+//! | `sentrybox_budget_waiting_by_route` | gauge | `route` | requests that wait, for each route of which something is known |
+//! | `sentrybox_budget_remaining_ratio` | gauge | `route` | least share of a limit's window that is left to anybody, from 0 to 1, for each route whose limit is known |
+//! | `sentrybox_budget_gates_closed` | gauge | `kind` | limits (by a 429), routes and upstreams (by refusals or failures) that are not asked |
 //! | `sentrybox_budget_held_total` | counter | `hold` | requests that had to wait before they were sent |
 //! | `sentrybox_budget_not_sent_total` | counter | `hold` | requests that were not sent upstream |
 //! | `sentrybox_budget_waited_seconds_total` | counter | `class` | time that requests waited for the budget |
@@ -29,6 +35,7 @@
 //! | `sentrybox_averted_refusals_total` | counter | `class` | requests that Sentry would have refused, had they been sent at once |
 //! | `sentrybox_stale_responses_total` | counter | `class` | stale responses that went out |
 //! | `sentrybox_store_bytes` | gauge | | weight of what is stored |
+//! | `sentrybox_store_max_bytes` | gauge | | most weight that may be stored (`cache.max_bytes`) |
 //! | `sentrybox_store_responses` | gauge | | responses stored |
 //! | `sentrybox_store_insertions_total` | counter | | responses put into the store |
 //! | `sentrybox_store_evictions_total` | counter | `cause` | responses that left the store |
@@ -67,6 +74,7 @@ use prometheus_client::registry::Registry;
 
 use crate::handling::{Handling, RefusalReason};
 use crate::metrics::budget::BudgetMetrics;
+use crate::metrics::bytes::ByteMetrics;
 use crate::metrics::connections::ConnectionMetrics;
 use crate::metrics::exposition::Exposition;
 use crate::metrics::process::Process;
@@ -77,6 +85,8 @@ use crate::metrics::upstream::UpstreamMetrics;
 use crate::metrics::webhooks::WebhookMetrics;
 
 pub mod budget;
+pub mod budget_levels;
+pub mod bytes;
 pub mod closed;
 pub mod connections;
 pub mod exposition;
@@ -118,6 +128,8 @@ pub struct Metrics {
     pub budget: BudgetMetrics,
     /// What is stored.
     pub store: StoreMetrics,
+    /// How much passes.
+    pub bytes: ByteMetrics,
     /// What was collapsed.
     pub flights: FlightMetrics,
     /// Who is connected.
@@ -143,6 +155,7 @@ impl Metrics {
             regions: RegionMetrics::register(ours),
             budget: BudgetMetrics::register(ours, &labels.classes),
             store: StoreMetrics::register(ours),
+            bytes: ByteMetrics::register(ours),
             flights: FlightMetrics::register(ours),
             connections: ConnectionMetrics::register(ours),
             webhooks: WebhookMetrics::register(ours),
@@ -192,7 +205,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::metrics::budget::BudgetLevels;
+    use crate::metrics::budget_levels::{BudgetLevels, GateKind, RouteLevels};
     use crate::metrics::store::StoreLevels;
 
     /// One row: the metric's type and its labels.
@@ -234,8 +247,17 @@ mod tests {
         );
         metrics.requests.observe(Handling::Reuse, StatusCode::OK, Duration::from_micros(70));
         metrics.requests.observe_route("/api/0/known/", Handling::Reuse);
-        metrics.store.measure_with(Box::new(|| StoreLevels { bytes: 7, responses: 3 }));
-        metrics.budget.measure_with(Box::new(|| BudgetLevels { waiting: 5, closed_gates: 2 }));
+        metrics.store.measure_with(Box::new(|| StoreLevels { bytes: 7, max_bytes: 8, responses: 3 }));
+        metrics.budget.measure_with(Box::new(|| BudgetLevels {
+            waiting: 5,
+            max_waiting: 6,
+            closed_gates: [(GateKind::Limit, 2), (GateKind::Route, 0), (GateKind::Upstream, 1)],
+            routes: vec![RouteLevels {
+                route: "/api/0/known/".to_owned(),
+                remaining: Some(0.25),
+                waiting: 4,
+            }],
+        }));
         metrics.regions.measure_with(Box::new(|| 9));
         metrics
     }
@@ -275,7 +297,10 @@ mod tests {
         assert!(rendered.contains("sentrybox_store_bytes 7\n"));
         assert!(rendered.contains("sentrybox_store_responses 3\n"));
         assert!(rendered.contains("sentrybox_budget_waiting 5\n"));
-        assert!(rendered.contains("sentrybox_budget_gates_closed 2\n"));
+        assert!(rendered.contains("sentrybox_budget_gates_closed{kind=\"limit\"} 2\n"));
+        assert!(rendered.contains("sentrybox_budget_gates_closed{kind=\"upstream\"} 1\n"));
+        assert!(rendered.contains("sentrybox_budget_remaining_ratio{route=\"/api/0/known/\"} 0.25\n"));
+        assert!(rendered.contains("sentrybox_budget_waiting_by_route{route=\"/api/0/known/\"} 4\n"));
         assert!(rendered.contains("sentrybox_organizations_known 9\n"));
     }
 

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use crate::budget::gate::{Errand, Passage};
+use crate::budget::levels::ClosedGates;
 use crate::budget::limit_fields::{LimitFields, Stated};
 use crate::budget::meter::Meter;
 use crate::budget::observation::{Limits, Moment, Observation, Verdict};
@@ -46,6 +47,26 @@ struct Suspect {
     route: RouteLabel,
     limit: usize,
     former: Stated,
+}
+
+/// How short a limit is; what is closed is shorter than what is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shortage {
+    is_closed: bool,
+    pressure: Pressure,
+}
+
+/// A limit, and the routes that count against it.
+#[derive(Debug)]
+pub struct KnownLimit {
+    /// The routes.
+    pub routes: Vec<RouteLabel>,
+    /// What is allowed, and left.
+    pub fields: LimitFields,
+    /// How much is in use.
+    pub pressure: Pressure,
+    /// For how long it is closed, and by what.
+    pub closed: Option<(Duration, Hold)>,
 }
 
 /// How a request ended that was not answered.
@@ -377,10 +398,49 @@ impl Account {
         self.meter_of(route).map_or(Duration::ZERO, |meter| meter.wait_behind(waiting))
     }
 
-    /// Returns how many gates are closed.
-    pub fn closed(&self) -> usize {
-        let limits = self.limits.iter().filter(|limit| limit.meter.is_closed()).count();
-        limits + self.routes.values().filter(|state| state.gate.is_closed()).count()
+    /// Returns how many gates are closed; whether upstream as a whole is, is not told here.
+    pub fn closed(&self) -> ClosedGates {
+        ClosedGates {
+            limits: self.limits.iter().filter(|limit| limit.meter.is_closed()).count(),
+            routes: self.routes.values().filter(|state| state.gate.is_closed()).count(),
+            upstreams: 0,
+        }
+    }
+
+    /// Calls `note` with each route whose limit is known, and what is left of that.
+    pub fn remaining(&self, moment: &Moment, mut note: impl FnMut(&RouteLabel, f64)) {
+        let left = |limit: &SharedLimit| limit.meter.present(moment).and_then(|fields| fields.share_left());
+        let left: Vec<Option<f64>> = self.limits.iter().map(left).collect();
+        for (route, state) in &self.routes {
+            if let RouteLimit::Of(index) = state.limit
+                && let Some(Some(share)) = left.get(index)
+            {
+                note(route, *share);
+            }
+        }
+    }
+
+    /// Returns how short each known limit is at this moment, by its number.
+    pub fn shortages(&self, moment: &Moment) -> impl Iterator<Item = (usize, Shortage)> {
+        let limits = self.limits.iter().enumerate().filter(|(_, limit)| limit.meter.limits().is_some());
+        limits.map(|(number, SharedLimit { meter, .. })| {
+            (number, Shortage { is_closed: !meter.is_free(moment.now), pressure: meter.pressure(moment) })
+        })
+    }
+
+    /// Returns the limit of this number as it is at this moment, and the routes that count against it.
+    pub fn known_limit(&self, number: usize, moment: &Moment) -> Option<KnownLimit> {
+        let meter = &self.limits.get(number)?.meter;
+        let is_here = |state: &RouteState| matches!(state.limit, RouteLimit::Of(of) if of == number);
+        let routes = self.routes.iter().filter(|(_, state)| is_here(state)).map(|(route, _)| route.clone());
+        let mut routes: Vec<RouteLabel> = routes.collect();
+        routes.sort_unstable();
+        Some(KnownLimit {
+            routes,
+            fields: meter.present(moment)?,
+            pressure: meter.pressure(moment),
+            closed: meter.closed(moment.now),
+        })
     }
 
     /// Returns whether nothing would be lost if it were forgotten.
@@ -543,7 +603,7 @@ mod tests {
         for name in ["/a/", "/b/"] {
             assert!(matches!(verdict(&account, name, 30), Verdict::Wait(_, Hold::Gate)), "{name}");
         }
-        assert_eq!(account.closed(), 1);
+        assert_eq!(account.closed(), ClosedGates { limits: 1, ..ClosedGates::default() });
     }
 
     #[test]
@@ -559,6 +619,23 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_told_with_its_routes_and_what_is_left_of_it() {
+        let mut account = Account::default();
+        ask(&mut account, "/a/", (40, 39), 10);
+        ask(&mut account, "/b/", (40, 30), 20);
+        ask(&mut account, "/own/", (10, 1), 30);
+        let mut left = Vec::new();
+        account.remaining(&moment(40), |route, share| left.push((route.clone(), share)));
+        left.sort_by(|one, other| one.0.cmp(&other.0));
+        assert_eq!(left, [(route("/a/"), 0.75), (route("/b/"), 0.75), (route("/own/"), 0.1)]);
+        let shortages: Vec<_> = account.shortages(&moment(40)).collect();
+        let (shortest, _) = shortages.iter().max_by_key(|(_, shortage)| *shortage).unwrap();
+        let own = account.known_limit(*shortest, &moment(40)).unwrap();
+        assert_eq!((own.routes, own.fields.remaining), (vec![route("/own/")], Some(1)));
+        assert_eq!((own.pressure, own.closed), (Pressure::of(9, 10), None));
+    }
+
+    #[test]
     fn a_run_of_failures_closes_the_route_alone() {
         let mut account = Account::default();
         ask(&mut account, "/a/", (40, 39), 10);
@@ -570,7 +647,7 @@ mod tests {
         assert_eq!(verdict(&account, "/b/", 30), Verdict::Wait(Duration::from_secs(1), Hold::Breaker));
         assert_eq!(verdict(&account, "/a/", 30), Verdict::Spend);
         ask(&mut account, "/b/", (40, 30), 1_030);
-        assert_eq!(account.closed(), 0);
+        assert_eq!(account.closed(), ClosedGates::default());
     }
 
     #[test]
@@ -594,7 +671,7 @@ mod tests {
         refuse(&mut account, "/a/", seen(40, 0, 20).fields, 20);
         ask(&mut account, "/own/", (10, 9), 1_010);
         ask(&mut account, "/a/", (40, 39), 1_020);
-        assert_eq!(account.closed(), 0);
+        assert_eq!(account.closed(), ClosedGates::default());
     }
 
     #[test]

@@ -222,6 +222,23 @@ impl Line {
         }
     }
 
+    /// Calls `note` with each queue's route, and how many wait in it.
+    pub fn count_by_route(&self, mut note: impl FnMut(&RouteLabel, usize)) {
+        for (route, queue) in self.queues.values().flatten() {
+            note(route, queue.len());
+        }
+    }
+
+    /// Returns how many of a payer wait.
+    pub fn waiting_of(&self, payer: &Payer) -> usize {
+        self.queues.get(payer).into_iter().flatten().map(|(_, queue)| queue.len()).sum()
+    }
+
+    /// Returns how many may wait at the most.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// Returns how many wait.
     pub fn len(&self) -> usize {
         self.length

@@ -84,9 +84,8 @@ struct Outside {
 impl Meter {
     /// Says whether a request may be sent.
     pub fn verdict(&self, moment: &Moment) -> Verdict {
-        match self.gate.passage(moment.now) {
-            Passage::Closed(wait, hold) | Passage::Probing(wait, hold) => return Verdict::Wait(wait, hold),
-            Passage::Free => {}
+        if let Some((wait, hold)) = self.closed(moment.now) {
+            return Verdict::Wait(wait, hold);
         }
         match self.knowledge {
             Knowledge::Unlimited => Verdict::Spend,
@@ -334,6 +333,19 @@ impl Meter {
     /// Returns whether a 429 has closed it.
     pub fn is_closed(&self) -> bool {
         self.gate.is_closed()
+    }
+
+    /// Returns whether a request may pass at `now`, as far as refusals are concerned.
+    pub fn is_free(&self, now: SystemTime) -> bool {
+        self.gate.is_free(now)
+    }
+
+    /// Returns for how long it is closed at `now`, and by what.
+    pub fn closed(&self, now: SystemTime) -> Option<(Duration, Hold)> {
+        match self.gate.passage(now) {
+            Passage::Free => None,
+            Passage::Closed(wait, hold) | Passage::Probing(wait, hold) => Some((wait, hold)),
+        }
     }
 }
 

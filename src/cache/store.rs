@@ -282,6 +282,11 @@ impl Store {
         self.kept.weighted_size()
     }
 
+    /// Returns how much weight may be kept, in bytes.
+    pub fn max_weight(&self) -> u64 {
+        self.kept.policy().max_capacity().unwrap_or_default()
+    }
+
     /// Compares a response with the generations; "a look-up that finds an unusable response removes it".
     async fn judged(&self, key: CacheKey, response: Arc<StoredResponse>) -> Found {
         match response.standing_in(&self.generations) {

@@ -12,8 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::handling::Hold;
+use crate::metrics::budget_levels::{LevelGauges, ReadLevels};
 use crate::metrics::closed::{ClosedLabel, PerValue};
-use crate::metrics::levels::Levels;
 
 /// The class of whatever has none of the known ones.
 const OTHER: &str = "other";
@@ -27,25 +27,13 @@ impl ClosedLabel for Hold {
     }
 }
 
-/// How long the line is, and what is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BudgetLevels {
-    /// Requests that wait.
-    pub waiting: u64,
-    /// Gates that are closed.
-    pub closed_gates: u64,
-}
-
-/// Reads the budget's levels.
-pub type ReadLevels = Box<dyn Fn() -> BudgetLevels + Send + Sync>;
-
 type Label = [(&'static str, Cow<'static, str>); 1];
 type Seconds = Counter<f64, std::sync::atomic::AtomicU64>;
 
 /// What the budget spared upstream.
 #[derive(Debug)]
 pub struct BudgetMetrics {
-    levels: Levels<2>,
+    levels: LevelGauges,
     held: PerValue<Hold, Counter>,
     not_sent: PerValue<Hold, Counter>,
     classes: HashMap<String, ClassLedger>,
@@ -64,14 +52,7 @@ pub struct ClassLedger {
 impl BudgetMetrics {
     /// Registers the metrics; `classes` are the only values of the label `class`, besides `other`.
     pub fn register(registry: &mut Registry, classes: &[String]) -> Self {
-        let closed = "Limits, routes and upstreams that are not asked after refusals or failures.";
-        let levels = Levels::register(
-            registry,
-            [
-                ("budget_waiting", "Requests that wait before they are sent.", None),
-                ("budget_gates_closed", closed, None),
-            ],
-        );
+        let levels = LevelGauges::register(registry);
         let families = Families::register(registry);
         Self {
             levels,
@@ -88,10 +69,7 @@ impl BudgetMetrics {
 
     /// Sets where the levels are read from at each scrape; the first call wins.
     pub fn measure_with(&self, read: ReadLevels) {
-        self.levels.read_with(Box::new(move || {
-            let BudgetLevels { waiting, closed_gates } = read();
-            [waiting, closed_gates]
-        }));
+        self.levels.read_with(read);
     }
 
     /// Counts a request that had to wait, and was sent.

@@ -7,7 +7,7 @@ use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Metric, Registry};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 /// A closed set of values of one label.
 pub trait ClosedLabel: Copy + PartialEq + 'static {
@@ -27,14 +27,27 @@ pub struct PerValue<V, M>(Vec<(V, M)>);
 impl<V: ClosedLabel, M: Clone + Default + Metric + TypedMetric> PerValue<V, M> {
     /// Registers the family with a series for every value.
     pub fn register(registry: &mut Registry, name: &str, help: &str) -> Self {
-        let family: Family<[(&'static str, &'static str); 1], M> = Family::default();
-        let resolve = |value: &V| (*value, family.get_or_create_owned(&[(V::NAME, value.label())]));
-        let handles = V::ALL.iter().map(resolve).collect();
+        let (family, handles) = Self::resolved();
         registry.register(name, help, family);
-        Self(handles)
+        handles
     }
 
-    fn handle(&self, value: V) -> Option<&M> {
+    /// As [`PerValue::register`], for a metric with a unit.
+    pub fn register_with_unit(registry: &mut Registry, (name, help): (&str, &str), unit: Unit) -> Self {
+        let (family, handles) = Self::resolved();
+        registry.register_with_unit(name, help, unit, family);
+        handles
+    }
+
+    fn resolved() -> (Family<[(&'static str, &'static str); 1], M>, Self) {
+        let family: Family<[(&'static str, &'static str); 1], M> = Family::default();
+        let resolve = |value: &V| (*value, family.get_or_create_owned(&[(V::NAME, value.label())]));
+        let handles = Self(V::ALL.iter().map(resolve).collect());
+        (family, handles)
+    }
+
+    /// Returns the metric of a value.
+    pub fn of(&self, value: V) -> Option<&M> {
         self.0.iter().find(|(known, _)| *known == value).map(|(_, handle)| handle)
     }
 }
@@ -42,8 +55,13 @@ impl<V: ClosedLabel, M: Clone + Default + Metric + TypedMetric> PerValue<V, M> {
 impl<V: ClosedLabel> PerValue<V, Counter> {
     /// Counts one event.
     pub fn increment(&self, value: V) {
-        if let Some(counter) = self.handle(value) {
-            counter.inc();
+        self.increment_by(value, 1);
+    }
+
+    /// Counts so many events.
+    pub fn increment_by(&self, value: V, events: u64) {
+        if let Some(counter) = self.of(value) {
+            counter.inc_by(events);
         }
     }
 }
@@ -51,7 +69,7 @@ impl<V: ClosedLabel> PerValue<V, Counter> {
 impl<V: ClosedLabel> PerValue<V, Gauge> {
     /// Moves the level by `difference`.
     pub fn shift(&self, value: V, difference: i64) {
-        if let Some(gauge) = self.handle(value) {
+        if let Some(gauge) = self.of(value) {
             gauge.inc_by(difference);
         }
     }

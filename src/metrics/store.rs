@@ -110,10 +110,12 @@ impl ClosedLabel for RefreshOutcome {
 }
 
 /// What the store holds at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreLevels {
     /// Weight of all stored responses, keys and indexes included, in bytes.
     pub bytes: u64,
+    /// Most that it may be.
+    pub max_bytes: u64,
     /// How many responses are stored.
     pub responses: u64,
 }
@@ -124,7 +126,7 @@ pub type ReadLevels = Box<dyn Fn() -> StoreLevels + Send + Sync>;
 /// What is stored.
 #[derive(Debug)]
 pub struct StoreMetrics {
-    levels: Levels<2>,
+    levels: Levels<3>,
     insertions: Counter,
     evictions: PerValue<EvictionCause, Counter>,
     not_stored: PerValue<NotStoredReason, Counter>,
@@ -139,6 +141,7 @@ impl StoreMetrics {
             registry,
             [
                 ("store", "Weight of what is stored.", Some(Unit::Bytes)),
+                ("store_max", "Most weight that may be stored.", Some(Unit::Bytes)),
                 ("store_responses", "Responses stored.", None),
             ],
         );
@@ -161,8 +164,8 @@ impl StoreMetrics {
     /// Sets where the levels are read from at each scrape; the first call wins.
     pub fn measure_with(&self, read: ReadLevels) {
         self.levels.read_with(Box::new(move || {
-            let StoreLevels { bytes, responses } = read();
-            [bytes, responses]
+            let StoreLevels { bytes, max_bytes, responses } = read();
+            [bytes, max_bytes, responses]
         }));
     }
 

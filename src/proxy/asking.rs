@@ -24,6 +24,7 @@ use crate::credential::BudgetIdentity;
 use crate::headers;
 use crate::metrics::upstream::UpstreamOutcome;
 use crate::proxy::Proxy;
+use crate::proxy::body::counted;
 use crate::proxy::directions::PlaceVerdict;
 use crate::proxy::landing::ForwardFailure;
 use crate::proxy::provenance::TakeOff;
@@ -221,7 +222,8 @@ impl Proxy {
     ) -> Result<Answer, ForwardFailure> {
         let watch = Stopwatch::start();
         let in_flight = self.metrics().upstream.begin();
-        let answer = self.upstream().send(outgoing).await;
+        let bytes = &self.metrics().bytes;
+        let answer = self.upstream().send(outgoing.map(|body| counted(body, &bytes.sent))).await;
         drop(in_flight);
         match answer {
             Ok(answer) => {
@@ -231,7 +233,7 @@ impl Proxy {
                 if head.extensions.get::<Attempts>().is_some_and(|attempts| attempts.0 > 1) {
                     self.metrics().upstream.retried();
                 }
-                Ok(Answer { head, body, permit, take_off })
+                Ok(Answer { head, body: counted(body, &bytes.received), permit, take_off })
             }
             Err(error) => {
                 match error.fault() {

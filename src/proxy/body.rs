@@ -12,10 +12,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time;
 
 use crate::budget::permit::Permit;
+use crate::metrics::bytes::{BodySource, ByteCounter, ByteMetrics};
 use crate::proxy::decoding::Decoding;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{BoxError, IncomingBody};
@@ -53,6 +55,7 @@ pub struct Relay {
     frames: mpsc::Receiver<Option<Result<Frame<Bytes>, BoxError>>>,
     size: SizeHint,
     ended: Ended,
+    counter: Option<ByteCounter>,
 }
 
 /// Whether a relayed body has been read to its end.
@@ -95,6 +98,16 @@ impl ReplyBody {
         }
     }
 
+    /// Counts its bytes: at once where it is at hand, and as they pass where it is still on its way.
+    pub fn count(&mut self, metrics: &ByteMetrics, source: BodySource) {
+        match self {
+            Self::Whole(bytes) => metrics.answered(source, bytes.as_ref().map_or(0, Bytes::len)),
+            // Handed to its task by now.
+            Self::Streaming(_) => {}
+            Self::Relayed(relay) => relay.counter = metrics.answering(source),
+        }
+    }
+
     /// Hands a body that still comes from upstream to a task of its own. The last step before the client gets it.
     #[must_use]
     pub fn relayed(self) -> Self {
@@ -127,8 +140,27 @@ impl UpstreamStream {
         let (sender, frames) = mpsc::channel(FRAMES_AHEAD);
         // Ends by itself: with the body, with its deadlines, or when the client leaves or stalls.
         tokio::spawn(carry(read, rest, permit.lapsing(), sender));
-        Relay { frames, size, ended: Ended::NotYet }
+        Relay { frames, size, ended: Ended::NotYet, counter: None }
     }
+}
+
+impl Relay {
+    /// Counts a frame that is on its way to the client.
+    fn note(&self, frame: &Frame<Bytes>) {
+        if let (Some(counter), Some(data)) = (&self.counter, frame.data_ref()) {
+            counter.add(data.len());
+        }
+    }
+}
+
+/// Counts the bytes of a body of an exchange with upstream as they pass.
+pub fn counted<E: 'static>(body: UnsyncBoxBody<Bytes, E>, counter: &ByteCounter) -> UnsyncBoxBody<Bytes, E> {
+    if body.is_end_stream() {
+        return body;
+    }
+    let counter = counter.clone();
+    let note = move |frame: &Frame<Bytes>| counter.add(frame.data_ref().map_or(0, Bytes::len));
+    body.inspect_frame(note).boxed_unsync()
 }
 
 /// Carries a body to the client's end, frame by frame, and says when it was whole.
@@ -179,8 +211,9 @@ impl Body for ReplyBody {
                 }
                 let frame =
                     ready!(relay.frames.poll_recv(context)).unwrap_or(Some(Err(ReaderStalled.into())));
-                if !matches!(frame, Some(Ok(_))) {
-                    relay.ended = Ended::Yes;
+                match &frame {
+                    Some(Ok(frame)) => relay.note(frame),
+                    Some(Err(_)) | None => relay.ended = Ended::Yes,
                 }
                 Poll::Ready(frame)
             }

@@ -19,6 +19,7 @@ use crate::credential::{CredentialPartition, Fingerprint};
 use crate::handling::Handling;
 use crate::handling::bearing::Bearing;
 use crate::headers::{CACHE_STATUS, CacheOutcome, CacheStatus};
+use crate::metrics::bytes::BodySource;
 use crate::proxy::Rooms;
 use crate::proxy::body::ReplyBody;
 use crate::proxy::ledger::{Answer, Cost, Quality};
@@ -69,6 +70,7 @@ impl Exchange {
     pub fn end(self, reply: Reply, rooms: &Rooms) -> Response<ReplyBody> {
         let Reply { mut response, handling, status } = reply;
         response.headers_mut().append(CACHE_STATUS, status.render());
+        response.body_mut().count(&rooms.metrics.bytes, source_of(handling, &status));
         let elapsed = self.watch.read();
         rooms.metrics.requests.observe(handling, response.status(), elapsed);
         rooms.metrics.requests.observe_route(self.route.as_str(), handling);
@@ -90,6 +92,21 @@ impl Exchange {
     }
 }
 
+/// Returns where the body of an answer came from.
+fn source_of(handling: Handling, status: &CacheStatus) -> BodySource {
+    match (handling, status.outcome) {
+        (Handling::Refuse(_), _) | (_, CacheOutcome::Own) => BodySource::Own,
+        (_, CacheOutcome::Hit) => BodySource::Store,
+        // What is stale and was not just stored stands in for a failure.
+        (_, CacheOutcome::Forwarded { stored: false, .. }) if is_stale(status) => BodySource::Store,
+        (_, CacheOutcome::Forwarded { .. }) => BodySource::Upstream,
+    }
+}
+
+fn is_stale(status: &CacheStatus) -> bool {
+    status.ttl.is_some_and(|ttl| ttl < 0)
+}
+
 /// Returns what an answer was to the books; `None` for a refusal.
 fn entry(handling: Handling, status: &CacheStatus) -> Option<Answer> {
     let cost = match (handling, status.outcome) {
@@ -97,8 +114,7 @@ fn entry(handling: Handling, status: &CacheStatus) -> Option<Answer> {
         (_, CacheOutcome::Hit | CacheOutcome::Forwarded { collapsed: true, .. }) => Cost::Saved,
         (_, CacheOutcome::Forwarded { .. } | CacheOutcome::Own) => Cost::Spent,
     };
-    let is_stale = status.ttl.is_some_and(|ttl| ttl < 0);
-    Some(Answer { cost, quality: if is_stale { Quality::Stale } else { Quality::Fresh } })
+    Some(Answer { cost, quality: if is_stale(status) { Quality::Stale } else { Quality::Fresh } })
 }
 
 /// What the log says of one request.
