@@ -43,7 +43,7 @@ const STALE_WHILE_REVALIDATE: &str = "stale-while-revalidate";
 const STALE_IF_ERROR: &str = "stale-if-error";
 
 /// What makes two requests passengers of one flight: the key, and the generation that a reader belongs to. One who
-/// comes after a write never joins a flight that took off before it.
+/// comes after a write to it never joins a flight from before; whether "there is nothing" still holds, its landing tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlightKey {
     key: CacheKey,
@@ -108,7 +108,7 @@ impl Proxy {
     }
 
     async fn board_in_time(&self, miss: &Miss) -> Option<Reply> {
-        let mut key = None;
+        let (mut key, latest_making) = (None, self.latest_making());
         for _ in 0..MAX_BOARDINGS {
             if self.is_grounded(&miss.target) {
                 return None;
@@ -118,7 +118,9 @@ impl Proxy {
             key = landing.nominated().map(|nominated| {
                 self.store().variant_by(miss.target.primary, nominated, miss.target.request.fields())
             });
-            if let Some(reply) = self.disembark(miss, landing, boarding).await {
+            if !landing.is_overtaken(latest_making, boarding)
+                && let Some(reply) = self.disembark(miss, landing, boarding).await
+            {
                 return Some(reply);
             }
         }
@@ -170,14 +172,13 @@ impl Proxy {
         demand: Demand,
         key: Option<CacheKey>,
     ) -> (Seat<Landing>, Boarding) {
-        let slots = self.slots_of(&target.request);
         let key = match key {
             Some(key) => key,
             None => self.store().key_of(target.primary, target.request.fields()).await,
         };
         let accepts_stored = demand != Demand::Validation;
-        let key = FlightKey { key, generation: self.generations().generation(&slots), accepts_stored };
-        let itinerary = Itinerary { target: target.clone(), slots, demand };
+        let key = FlightKey { key, generation: self.generation_of(&target.request), accepts_stored };
+        let itinerary = Itinerary { target: target.clone(), demand };
         let (seat, boarding) = self.flights().join(key, || self.clone().fly(itinerary));
         if boarding == Boarding::TookOff {
             self.metrics().flights.took_off();

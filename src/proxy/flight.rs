@@ -19,7 +19,7 @@ use crate::budget::ask::Patience;
 use crate::budget::permit::Permit;
 use crate::cache::body::{StoredBody, decode};
 use crate::cache::freshness::{self, Decision};
-use crate::cache::generations::{Standing, TagSlots};
+use crate::cache::generations::Standing;
 use crate::cache::store::{Inserted, Insertion};
 use crate::cache::stored_response::{Found, StoredResponse};
 use crate::cache::storing::{self, NotStorable};
@@ -45,8 +45,6 @@ const LONG_DECODING: usize = 64 * 1024;
 pub struct Itinerary {
     /// The request that made it take off, and its key.
     pub target: Target,
-    /// The slots of the tags of its target.
-    pub slots: TagSlots,
     /// What its passengers want.
     pub demand: Demand,
 }

@@ -8,11 +8,14 @@ use http::header::{HeaderMap, HeaderName};
 use http::{Response, StatusCode};
 
 use crate::budget::Refused;
+use crate::cache::generations::Stamp;
 use crate::cache::key::CacheKey;
+use crate::cache::single_flight::Boarding;
 use crate::cache::stored_response::StoredResponse;
 use crate::cache::terms::Trouble;
 use crate::handling::{Hold, Refusal, RefusalReason};
 use crate::proxy::body::ReplyBody;
+use crate::proxy::provenance::is_absence;
 use crate::upstream::error::UpstreamFault;
 
 /// What a flight brings, for every passenger.
@@ -176,6 +179,18 @@ impl Landing {
     /// Returns whether the store holds a fresh response again.
     pub fn is_fresh_again(&self) -> bool {
         matches!(self.cargo, Cargo::Shared { storage: Storage::Stored | Storage::Found, .. })
+    }
+
+    /// Returns whether it says that there is nothing, and took off before the latest making that its passenger knows of. Of a
+    /// parcel nobody knows when it took off: it is only for whom it did.
+    pub fn is_overtaken(&self, latest_making: Stamp, boarding: Boarding) -> bool {
+        match &self.cargo {
+            Cargo::Shared { response, .. } => {
+                is_absence(response.status()) && response.provenance().stamp < latest_making
+            }
+            Cargo::Parcel(..) => boarding == Boarding::Collapsed && self.upstream.is_some_and(is_absence),
+            Cargo::Failed(_) => false,
+        }
     }
 
     /// Returns the fields by which what it brings was selected; `None` where that is for one passenger alone, or nothing.

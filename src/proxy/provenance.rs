@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use http::StatusCode;
 
 use crate::admission::AdmittedRequest;
-use crate::cache::generations::{Stamp, TagSlots};
+use crate::cache::generations::Stamp;
 use crate::cache::stored_response::Provenance;
 use crate::proxy::Proxy;
 use crate::routes::place::Place;
@@ -34,7 +34,7 @@ impl Proxy {
     /// Returns where an answer of this status to a forward comes from, now that it is there.
     pub fn provenance(&self, request: &AdmittedRequest, status: StatusCode, take_off: TakeOff) -> Provenance {
         let mut carried = self.tags_of(request);
-        if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+        if is_absence(status) {
             carried.push(Tag::Absent);
         }
         Provenance {
@@ -45,11 +45,19 @@ impl Proxy {
         }
     }
 
-    /// Returns the slots of the tags that an answer to this request may carry, whatever it will be.
-    pub fn slots_of(&self, request: &AdmittedRequest) -> TagSlots {
-        let mut carried = self.tags_of(request);
-        carried.push(Tag::Absent);
-        self.generations().slots(&carried)
+    /// Returns the generation that a reader who makes this request now belongs to, by the tags that its answer carries whatever
+    /// it says.
+    pub fn generation_of(&self, request: &AdmittedRequest) -> Stamp {
+        self.generation(&self.tags_of(request))
+    }
+
+    /// Returns the latest moment at which something may have been made that was not there.
+    pub fn latest_making(&self) -> Stamp {
+        self.generation(&[Tag::Absent])
+    }
+
+    fn generation(&self, tags: &[Tag]) -> Stamp {
+        self.generations().generation(&self.generations().slots(tags))
     }
 
     /// Returns the names that the organization of a normalized path has besides the one in it, as far as they were learned.
@@ -66,4 +74,9 @@ impl Proxy {
         carried.push(Tag::Seen(*request.partition().as_bytes(), path));
         carried
     }
+}
+
+/// Returns whether an answer of this status says that there is nothing.
+pub fn is_absence(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }

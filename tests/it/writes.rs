@@ -162,6 +162,32 @@ async fn a_slow_read_overtaken_by_a_write_serves_nobody_who_came_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_comes_after_a_write_elsewhere_joins_what_is_in_the_air() {
+    for elsewhere in [RELEASE, "/api/0/organizations/other/"] {
+        let house = House::new();
+        house.upstream.plays(MEMBERS, Act::json("[]").after(5 * SECOND));
+        let early = house.crowd(1, MEMBERS, &[]);
+        sleep(SECOND).await;
+        house.put(elsewhere).await;
+        assert!(Verdict::of(&house.get(MEMBERS).await).says("collapsed"), "{elsewhere}");
+        early.join_all().await;
+        assert_eq!(house.upstream.count(), 2, "{elsewhere}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_there_before_a_write_is_looked_for_again_by_whoever_comes_after_it() {
+    let house = House::new();
+    house.upstream.plays_once(MEMBERS, Act::status(404, "{}").after(5 * SECOND));
+    let early = house.crowd(1, MEMBERS, &[]);
+    sleep(SECOND).await;
+    house.put(RELEASE).await;
+    assert_eq!(house.get(MEMBERS).await.status, StatusCode::OK);
+    assert_eq!(early.join_all().await[0].status, StatusCode::NOT_FOUND);
+    assert_eq!(house.upstream.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_overtaken_by_a_write_is_not_kept() {
     let house = House::new();
     house.upstream.plays_once(RELEASE, Act::json("\"old\""));
