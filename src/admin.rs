@@ -1,4 +1,4 @@
-//! The second listener's answers: health, readiness, metrics, purge.
+//! The second listener's answers: health, readiness, metrics, dashboard, purge.
 //!
 //! Who may ask what is decided in `admin::guard` before anything is done. What operators change, they change by
 //! `POST`; everything else may be asked with `GET` or `HEAD`.
@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http::{HeaderValue, Method, Request, StatusCode, header, request};
 use http_body::Body;
-use http_body_util::{BodyExt, Collected, Full, Limited};
+use http_body_util::{BodyExt, Collected, Limited};
 use tokio::time::timeout;
 
+use crate::admin::answer::{JSON, Reply, TEXT, answer, error};
+use crate::admin::dashboard::{Dashboard, Part};
 use crate::admin::guard::Guard;
 use crate::admin::purging::Purge;
 use crate::admin::readiness::Readiness;
@@ -25,6 +27,8 @@ use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::metrics::exposition::Exposition;
 
+pub mod answer;
+pub mod dashboard;
 pub mod guard;
 pub mod purging;
 pub mod readiness;
@@ -37,6 +41,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What `GET /` says.
 const INDEX: &str = "sentrybox admin\n\n\
+    GET  /dashboard  what it is doing, as a page; browsers get it at / too\n\
     GET  /livez    200 while the process runs\n\
     GET  /readyz   200 while new requests are welcome, 503 otherwise\n\
     GET  /metrics  Prometheus metrics\n\
@@ -44,8 +49,11 @@ const INDEX: &str = "sentrybox admin\n\n\
     POST /purge    marks what is stored stale, or drops it: {\"organization\": \"acme\", \"mode\": \"soft\"}\n\
     POST /webhooks/sentry  Sentry's webhooks, where they are configured and have no address of their own\n";
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+/// How the token may be given: browsers ask their users for it as the password of any name.
+const CHALLENGES: [HeaderValue; 2] = [
+    HeaderValue::from_static("Bearer realm=\"sentrybox admin\""),
+    HeaderValue::from_static("Basic realm=\"sentrybox admin\", charset=\"UTF-8\""),
+];
 
 /// Answers operators; cheap to clone.
 #[derive(Debug, Clone)]
@@ -63,6 +71,8 @@ pub struct Operations {
     pub purge: Purge,
     /// Tells what each credential was spared, as JSON.
     pub ledger: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Shows what it is doing.
+    pub dashboard: Arc<Dashboard>,
 }
 
 impl fmt::Debug for Operations {
@@ -79,6 +89,7 @@ enum Endpoint {
     Ready,
     Metrics,
     Ledger,
+    Dashboard(Part),
     Purge,
 }
 
@@ -90,6 +101,11 @@ impl Endpoint {
             "/readyz" => Some(Self::Ready),
             "/metrics" => Some(Self::Metrics),
             "/ledger" => Some(Self::Ledger),
+            "/dashboard" => Some(Self::Dashboard(Part::Page)),
+            "/dashboard/panels" => Some(Self::Dashboard(Part::Panels)),
+            "/dashboard/style.css" => Some(Self::Dashboard(Part::Style)),
+            "/dashboard/script.js" => Some(Self::Dashboard(Part::Script)),
+            "/dashboard/icon.svg" => Some(Self::Dashboard(Part::Icon)),
             "/purge" => Some(Self::Purge),
             _ => None,
         }
@@ -99,15 +115,30 @@ impl Endpoint {
     const fn is_public(self) -> bool {
         match self {
             Self::Live | Self::Ready => true,
-            Self::Index | Self::Metrics | Self::Ledger | Self::Purge => false,
+            Self::Index | Self::Metrics | Self::Ledger | Self::Dashboard(_) | Self::Purge => false,
         }
     }
 
     /// Returns the methods that the endpoint knows, as in `Allow`.
     const fn allowed(self) -> &'static str {
         match self {
-            Self::Index | Self::Live | Self::Ready | Self::Metrics | Self::Ledger => "GET, HEAD",
+            Self::Index | Self::Live | Self::Ready | Self::Metrics | Self::Ledger | Self::Dashboard(_) => {
+                "GET, HEAD"
+            }
             Self::Purge => "POST",
+        }
+    }
+
+    /// Returns whether it tells who is served, and what: not to be read under any name that points here.
+    const fn is_telling(self) -> bool {
+        match self {
+            Self::Ledger | Self::Dashboard(Part::Page | Part::Panels) => true,
+            Self::Index
+            | Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::Dashboard(Part::Style | Part::Script | Part::Icon)
+            | Self::Purge => false,
         }
     }
 
@@ -123,7 +154,7 @@ impl Admin {
     }
 
     /// Answers one request.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn answer<B>(&self, request: Request<B>) -> Reply
     where
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send,
     {
@@ -131,7 +162,7 @@ impl Admin {
         let has_body = !body.is_end_stream();
         let (mut response, is_read) = match self.admit(&head) {
             Ok(endpoint) => match collect(body).await {
-                Ok(body) => (self.perform(endpoint, &head.headers, &body).await, true),
+                Ok(body) => (self.perform(endpoint, &head, &body).await, true),
                 Err(status) => (error(status, "The request's body is too large, or did not arrive"), false),
             },
             Err(refusal) => (*refusal, false),
@@ -147,12 +178,13 @@ impl Admin {
     }
 
     /// Decides whether the request may be answered, and as what.
-    fn admit(&self, head: &request::Parts) -> Result<Endpoint, Box<Response<Full<Bytes>>>> {
+    fn admit(&self, head: &request::Parts) -> Result<Endpoint, Box<Reply>> {
         let endpoint = Endpoint::of(head.uri.path());
         if !endpoint.is_some_and(Endpoint::is_public) && !self.guard.knows(&head.headers) {
             let mut refusal = error(StatusCode::UNAUTHORIZED, "This endpoint needs the admin token");
-            let challenge = HeaderValue::from_static("Bearer realm=\"sentrybox admin\"");
-            refusal.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            for challenge in CHALLENGES {
+                refusal.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+            }
             return Err(Box::new(refusal));
         }
         let Some(endpoint) = endpoint else {
@@ -168,24 +200,28 @@ impl Admin {
             refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(endpoint.allowed()));
             return Err(Box::new(refusal));
         }
-        if !head.method.is_safe()
-            && let Err(foreign) = self.guard.refuse_foreign(head)
-        {
-            return Err(Box::new(error(StatusCode::FORBIDDEN, foreign.detail())));
-        }
+        let is_telling = endpoint.is_telling() || (endpoint == Endpoint::Index && wants_page(head));
+        let foreign = match (head.method.is_safe(), is_telling) {
+            (false, _) => self.guard.refuse_foreign(head),
+            (true, true) => self.guard.refuse_strange_name(head),
+            (true, false) => Ok(()),
+        };
+        foreign.map_err(|foreign| Box::new(error(StatusCode::FORBIDDEN, foreign.detail())))?;
         Ok(endpoint)
     }
 
-    async fn perform(&self, endpoint: Endpoint, fields: &HeaderMap, body: &[u8]) -> Response<Full<Bytes>> {
+    async fn perform(&self, endpoint: Endpoint, head: &request::Parts, body: &[u8]) -> Reply {
         match endpoint {
+            Endpoint::Index if wants_page(head) => self.show(Part::Page, head).await,
             Endpoint::Index => answer(StatusCode::OK, TEXT, INDEX.to_owned()),
+            Endpoint::Dashboard(part) => self.show(part, head).await,
             Endpoint::Live => answer(StatusCode::OK, TEXT, "ok\n".to_owned()),
             Endpoint::Ready => {
                 let state = self.readiness.state();
                 answer(state.status(), TEXT, format!("{}\n", state.label()))
             }
             Endpoint::Metrics => {
-                let accept = fields.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+                let accept = head.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
                 let exposition = Exposition::negotiate(accept.unwrap_or_default());
                 answer(StatusCode::OK, exposition.content_type(), self.metrics.encode(exposition))
             }
@@ -194,7 +230,11 @@ impl Admin {
         }
     }
 
-    async fn purge(&self, body: &[u8]) -> Response<Full<Bytes>> {
+    async fn show(&self, part: Part, head: &request::Parts) -> Reply {
+        self.operations.dashboard.show(part, head.uri.query()).await
+    }
+
+    async fn purge(&self, body: &[u8]) -> Reply {
         match self.operations.purge.carry_out(body).await {
             Ok(report) => answer(StatusCode::OK, JSON, report.json()),
             Err(refusal) => error(StatusCode::BAD_REQUEST, &refusal.to_string()),
@@ -214,15 +254,10 @@ where
     timeout(BODY_TIMEOUT, read).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-}
-
-fn error(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
-    answer(status, JSON, serde_json::json!({ "detail": detail }).to_string())
+/// Returns whether a person asks, with a browser.
+fn wants_page(head: &request::Parts) -> bool {
+    let accept = head.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
 #[cfg(test)]
@@ -230,11 +265,13 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::UNIX_EPOCH;
 
-    use http_body_util::Empty;
+    use http::HeaderMap;
+    use http_body_util::{Empty, Full};
 
     use super::*;
     use crate::admin::purging::{PurgeReport, PurgeSubject};
     use crate::metrics::LabelValues;
+    use crate::testing::unasked;
 
     struct Bench {
         admin: Admin,
@@ -252,7 +289,8 @@ mod tests {
             async move { Ok(PurgeReport { purged: selector, depth: order.depth, responses: 42 }) }
         });
         let metrics = Arc::new(Metrics::new(UNIX_EPOCH, &LabelValues::default()));
-        let operations = Operations { purge, ledger: Arc::new(|| "{}".to_owned()) };
+        let dashboard = Arc::new(Dashboard::new(unasked(), readiness.clone()));
+        let operations = Operations { purge, ledger: Arc::new(|| "{}".to_owned()), dashboard };
         let admin = Admin::new(Secret::new(token.to_owned()), readiness.clone(), metrics, operations);
         Bench { admin, readiness, purges }
     }

@@ -214,6 +214,17 @@ impl Admission {
         self.keys.fingerprint(partition)
     }
 
+    /// Returns what people may see of whom Sentry counts requests for.
+    pub fn name_of(&self, identity: BudgetIdentity) -> String {
+        match identity {
+            BudgetIdentity::Address => "this address".to_owned(),
+            BudgetIdentity::Credential(partition) => {
+                self.fingerprint(partition).map_or_else(|| "anonymous".to_owned(), |known| known.to_string())
+            }
+            BudgetIdentity::Alias(position) => self.aliases.name(position).unwrap_or("alias").to_owned(),
+        }
+    }
+
     /// Admits a request, or refuses it. `peer` is who is connected.
     ///
     /// # Errors

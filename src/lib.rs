@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time;
 use tracing::info;
 
+use crate::admin::dashboard::Dashboard;
 use crate::admin::purging::{Purge, PurgeOrder, PurgeRefusal, PurgeReport, PurgeSubject};
 use crate::admin::readiness::Readiness;
 use crate::admin::{Admin, Operations};
@@ -131,7 +132,8 @@ impl Prepared {
         // Whoever connects from now on is answered. Nobody who reads that it listens may hear that it does not.
         readiness.ready();
         announce(&config, &clients, &operators, senders.as_ref());
-        let admin = operators_view(&config, &proxy, readiness.clone());
+        let dashboard = Arc::new(Dashboard::new(proxy.clone(), readiness.clone()));
+        let admin = operators_view(&config, &proxy, readiness.clone(), Arc::clone(&dashboard));
         let webhooks = webhooks_of(&config, &proxy);
         let (shared, alone) = match senders {
             Some(listener) => (None, webhooks.map(|webhooks| (listener, webhooks))),
@@ -143,6 +145,7 @@ impl Prepared {
         let operators = tokio::spawn(operators);
         let senders = tokio::spawn(serve_senders(alone, metrics, end_of(stopped)));
         let housekeeping = tokio::spawn(keep_house(proxy.clone()));
+        let onlooker = tokio::spawn(dashboard.look_on());
         let draining = OnceLock::new();
         let until_shutdown = async {
             shutdown.await;
@@ -155,6 +158,7 @@ impl Prepared {
         let spent = draining.get().map(|watch| watch.read()).unwrap_or_default();
         proxy.drain(config.shutdown.grace.saturating_sub(spent)).await;
         housekeeping.abort();
+        onlooker.abort();
         // The admin listener outlives the clients', so that `/readyz` says what is going on.
         drop(stop);
         let _ = operators.await;
@@ -221,17 +225,27 @@ async fn serve_clients(
     server.serve(listener, handler, shutdown).await
 }
 
-fn operators_view(config: &Config, proxy: &Proxy, readiness: Readiness) -> Arc<Admin> {
+fn operators_view(
+    config: &Config,
+    proxy: &Proxy,
+    readiness: Readiness,
+    dashboard: Arc<Dashboard>,
+) -> Arc<Admin> {
     let metrics = proxy.shared_metrics();
     let book = proxy.clone();
     let proxy = proxy.clone();
-    let purge = Purge::new(move |order| purge(proxy.clone(), order));
-    let operations = Operations { purge, ledger: Arc::new(move || book.ledger_report()) };
+    let onlooker = Arc::clone(&dashboard);
+    let purge = Purge::new(move |order| purge(proxy.clone(), Arc::clone(&onlooker), order));
+    let operations = Operations { purge, ledger: Arc::new(move || book.ledger_report()), dashboard };
     Arc::new(Admin::new(config.admin.token.clone(), readiness, metrics, operations))
 }
 
 /// Purges what an operator orders.
-async fn purge(proxy: Proxy, order: PurgeOrder) -> Result<PurgeReport, PurgeRefusal> {
+async fn purge(
+    proxy: Proxy,
+    onlooker: Arc<Dashboard>,
+    order: PurgeOrder,
+) -> Result<PurgeReport, PurgeRefusal> {
     let PurgeOrder { subject, depth } = order;
     let purged = match subject {
         PurgeSubject::Selected(selector) => selector,
@@ -242,6 +256,7 @@ async fn purge(proxy: Proxy, order: PurgeOrder) -> Result<PurgeReport, PurgeRefu
     };
     let responses = proxy.purge_selected(&purged, depth).await?;
     info!(purged = %purged, mode = depth.label(), responses, "purged");
+    onlooker.note_purge(format!("{purged}, {}: {responses} responses", depth.label()));
     Ok(PurgeReport { purged, depth, responses })
 }
 

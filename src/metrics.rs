@@ -99,7 +99,7 @@ pub mod upstream;
 pub mod webhooks;
 
 /// Upper bounds of the duration buckets, in seconds: from a hit in memory to the slowest answer we wait for.
-const BUCKETS: [f64; 19] = [
+pub const BUCKETS: [f64; 19] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0, 60.0,
 ];

@@ -66,6 +66,7 @@ pub mod head;
 pub mod landing;
 pub mod ledger;
 pub mod outgoing;
+pub mod overview;
 pub mod provenance;
 pub mod purging;
 pub mod record;

@@ -4,7 +4,7 @@
 //! Not here: what only one room's tests need, and anything that runs (`tests/it`).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -13,13 +13,16 @@ use http::request::Parts;
 use http::{Request, StatusCode};
 
 use crate::admission::{Admission, AdmittedRequest, BodyFraming};
+use crate::assembly::proxy_before;
 use crate::cache::body::StoredBody;
 use crate::cache::generations::Generations;
 use crate::cache::stored_response::{Provenance, StoredResponse};
 use crate::config::{Config, load};
 use crate::credential::CredentialKeys;
 use crate::peer::Peer;
-use crate::routes;
+use crate::proxy::Proxy;
+use crate::routes::{self, RouteLabel};
+use crate::upstream::{OutgoingBody, Sending, Upstream};
 
 /// Who is connected.
 pub(crate) const PEER: Peer = Peer::new(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7));
@@ -33,6 +36,21 @@ pub(crate) const SUBJECT: &str = "GET /api/0/organizations/acme/subject/";
 /// Returns the moment at which tests begin: a whole second.
 pub(crate) fn start() -> SystemTime {
     UNIX_EPOCH + Duration::from_hours(500_000)
+}
+
+/// An upstream that nobody may ask.
+#[derive(Debug)]
+struct Unasked;
+
+impl Upstream for Unasked {
+    fn send(&self, _: Request<OutgoingBody>) -> Sending<'_> {
+        unreachable!("nothing may be forwarded here")
+    }
+}
+
+/// Returns a proxy as it comes, before an upstream that nobody may ask.
+pub(crate) fn unasked() -> Proxy {
+    proxy_before(&load::defaults(), Arc::new(Unasked)).unwrap()
 }
 
 /// Returns fields, in this order.
@@ -81,6 +99,7 @@ pub(crate) fn provenance(at: SystemTime) -> Provenance {
         response_time: at,
         slots: generations.slots(&[]),
         stamp: generations.stamp(at),
+        route: RouteLabel::Other,
     }
 }
 

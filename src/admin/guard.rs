@@ -1,6 +1,7 @@
 //! Decides who may ask the admin listener for what.
 //!
-//! Two doors. The token, where one is set: whoever has it is an operator. And for what changes something: no
+//! Two doors. The token, where one is set: whoever has it is an operator, as `Bearer`, or as the password that a browser asks
+//! its user for. And for what changes something: no
 //! request that a browser sends on behalf of another site, whether it comes as such (`Origin`, `Sec-Fetch-Site`) or
 //! under a name that was made to point here (DNS rebinding).
 //!
@@ -10,8 +11,10 @@
 use std::net::IpAddr;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use http::uri::Authority;
-use http::{HeaderMap, header, request};
+use http::{HeaderMap, HeaderValue, header, request};
 
 use crate::config::Secret;
 
@@ -30,7 +33,7 @@ impl Foreign {
         match self {
             Self::Site => "Requests on behalf of another site are refused",
             Self::Name => {
-                "Without an admin token, changes are accepted only under localhost or an IP address as Host"
+                "Without an admin token, this is answered only under localhost or an IP address as Host"
             }
         }
     }
@@ -55,9 +58,14 @@ impl Guard {
         }
         let mut values = fields.get_all(header::AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return false };
-        let Some((scheme, token)) = value.as_bytes().split_at_checked(b"Bearer ".len()) else { return false };
-        scheme.eq_ignore_ascii_case(b"Bearer ")
-            && verify_slices_are_equal(token.trim_ascii(), self.token.expose().as_bytes()).is_ok()
+        let own = self.token.expose().as_bytes();
+        match (after_scheme(value, b"Bearer "), after_scheme(value, b"Basic ")) {
+            (Some(token), _) => verify_slices_are_equal(token, own).is_ok(),
+            (None, Some(basic)) => {
+                password(basic).is_some_and(|password| verify_slices_are_equal(&password, own).is_ok())
+            }
+            (None, None) => false,
+        }
     }
 
     /// Refuses a request that a browser may have sent without its user's wish.
@@ -75,11 +83,40 @@ impl Guard {
                 return Err(Foreign::Site);
             }
         }
-        if self.token.is_empty() && !own.is_some_and(|own| is_fixed(&own)) {
+        // What a browser has been given as a password it sends along whoever asks it to: then the page must say whose it is.
+        let is_from_browser =
+            head.headers.get(header::AUTHORIZATION).and_then(|value| after_scheme(value, b"Basic "));
+        if is_from_browser.is_some() && !head.headers.contains_key(header::ORIGIN) {
+            return Err(Foreign::Site);
+        }
+        self.refuse_strange_name(head)
+    }
+
+    /// Refuses a request under a name that anybody could have made to point here, where no token protects from that.
+    pub fn refuse_strange_name(&self, head: &request::Parts) -> Result<(), Foreign> {
+        if self.token.is_empty() && !own_authority(head).is_some_and(|own| is_fixed(&own)) {
             return Err(Foreign::Name);
         }
         Ok(())
     }
+}
+
+/// Returns what follows the name of an authentication scheme, which is compared without case ([RFC 9110 §11.1]).
+///
+/// [RFC 9110 §11.1]: https://www.rfc-editor.org/rfc/rfc9110#section-11.1
+fn after_scheme<'a>(value: &'a HeaderValue, scheme: &[u8]) -> Option<&'a [u8]> {
+    let (name, rest) = value.as_bytes().split_at_checked(scheme.len())?;
+    name.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
+}
+
+/// Returns the password of Basic credentials ([RFC 7617 §2]); the name before it may be any.
+///
+/// [RFC 7617 §2]: https://www.rfc-editor.org/rfc/rfc7617#section-2
+fn password(basic: &[u8]) -> Option<Vec<u8>> {
+    let mut pair = BASE64_STANDARD.decode(basic).ok()?;
+    let name = pair.iter().position(|byte| *byte == b':')?;
+    pair.drain(..=name);
+    Some(pair)
 }
 
 /// Returns the authority that the request came in on, if it names exactly one.

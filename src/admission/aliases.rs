@@ -9,7 +9,10 @@ use crate::credential::{BudgetIdentity, Credential, CredentialKeys, CredentialPa
 
 /// Fingerprints of credentials that Sentry counts together, each with the position of its alias.
 #[derive(Debug)]
-pub struct Aliases(HashMap<Fingerprint, usize>);
+pub struct Aliases {
+    positions: HashMap<Fingerprint, usize>,
+    names: Vec<String>,
+}
 
 impl Aliases {
     /// Takes the aliases from the configuration; what is no fingerprint was refused with it.
@@ -18,7 +21,12 @@ impl Aliases {
         let fingerprints = members.flat_map(|(position, fingerprints)| {
             fingerprints.iter().filter_map(move |text| Some((Fingerprint::parse(text)?, position)))
         });
-        Self(fingerprints.collect())
+        Self { positions: fingerprints.collect(), names: config.budget.aliases.keys().cloned().collect() }
+    }
+
+    /// Returns the name of the alias at a position.
+    pub fn name(&self, position: usize) -> Option<&str> {
+        self.names.get(position).map(String::as_str)
     }
 
     /// Returns for whom Sentry counts the requests of a credential.
@@ -28,8 +36,8 @@ impl Aliases {
         credential: Option<&Credential>,
         partition: CredentialPartition,
     ) -> BudgetIdentity {
-        let fingerprint = if self.0.is_empty() { None } else { keys.fingerprint(partition) };
-        match fingerprint.and_then(|fingerprint| self.0.get(&fingerprint)) {
+        let fingerprint = if self.positions.is_empty() { None } else { keys.fingerprint(partition) };
+        match fingerprint.and_then(|fingerprint| self.positions.get(&fingerprint)) {
             Some(position) => BudgetIdentity::Alias(*position),
             None => BudgetIdentity::of(credential.map(Credential::kind), partition),
         }

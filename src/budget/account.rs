@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use crate::budget::gate::{Errand, Passage};
-use crate::budget::levels::ClosedGates;
 use crate::budget::limit_fields::{LimitFields, Stated};
 use crate::budget::meter::Meter;
 use crate::budget::observation::{Limits, Moment, Observation, Verdict};
@@ -21,6 +20,8 @@ use crate::budget::route_state::{Charge, Counted, RouteLimit, RouteState};
 use crate::handling::Hold;
 use crate::pressure::Pressure;
 use crate::routes::RouteLabel;
+
+pub mod onlooking;
 
 /// Most limits that one caller's routes are told apart by.
 const MOST_LIMITS: usize = 8;
@@ -47,26 +48,6 @@ struct Suspect {
     route: RouteLabel,
     limit: usize,
     former: Stated,
-}
-
-/// How short a limit is; what is closed is shorter than what is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Shortage {
-    is_closed: bool,
-    pressure: Pressure,
-}
-
-/// A limit, and the routes that count against it.
-#[derive(Debug)]
-pub struct KnownLimit {
-    /// The routes.
-    pub routes: Vec<RouteLabel>,
-    /// What is allowed, and left.
-    pub fields: LimitFields,
-    /// How much is in use.
-    pub pressure: Pressure,
-    /// For how long it is closed, and by what.
-    pub closed: Option<(Duration, Hold)>,
 }
 
 /// How a request ended that was not answered.
@@ -398,51 +379,6 @@ impl Account {
         self.meter_of(route).map_or(Duration::ZERO, |meter| meter.wait_behind(waiting))
     }
 
-    /// Returns how many gates are closed; whether upstream as a whole is, is not told here.
-    pub fn closed(&self) -> ClosedGates {
-        ClosedGates {
-            limits: self.limits.iter().filter(|limit| limit.meter.is_closed()).count(),
-            routes: self.routes.values().filter(|state| state.gate.is_closed()).count(),
-            upstreams: 0,
-        }
-    }
-
-    /// Calls `note` with each route whose limit is known, and what is left of that.
-    pub fn remaining(&self, moment: &Moment, mut note: impl FnMut(&RouteLabel, f64)) {
-        let left = |limit: &SharedLimit| limit.meter.present(moment).and_then(|fields| fields.share_left());
-        let left: Vec<Option<f64>> = self.limits.iter().map(left).collect();
-        for (route, state) in &self.routes {
-            if let RouteLimit::Of(index) = state.limit
-                && let Some(Some(share)) = left.get(index)
-            {
-                note(route, *share);
-            }
-        }
-    }
-
-    /// Returns how short each known limit is at this moment, by its number.
-    pub fn shortages(&self, moment: &Moment) -> impl Iterator<Item = (usize, Shortage)> {
-        let limits = self.limits.iter().enumerate().filter(|(_, limit)| limit.meter.limits().is_some());
-        limits.map(|(number, SharedLimit { meter, .. })| {
-            (number, Shortage { is_closed: !meter.is_free(moment.now), pressure: meter.pressure(moment) })
-        })
-    }
-
-    /// Returns the limit of this number as it is at this moment, and the routes that count against it.
-    pub fn known_limit(&self, number: usize, moment: &Moment) -> Option<KnownLimit> {
-        let meter = &self.limits.get(number)?.meter;
-        let is_here = |state: &RouteState| matches!(state.limit, RouteLimit::Of(of) if of == number);
-        let routes = self.routes.iter().filter(|(_, state)| is_here(state)).map(|(route, _)| route.clone());
-        let mut routes: Vec<RouteLabel> = routes.collect();
-        routes.sort_unstable();
-        Some(KnownLimit {
-            routes,
-            fields: meter.present(moment)?,
-            pressure: meter.pressure(moment),
-            closed: meter.closed(moment.now),
-        })
-    }
-
     /// Returns whether nothing would be lost if it were forgotten.
     pub fn is_idle(&self, moment: &Moment) -> bool {
         self.limits.iter().all(|limit| limit.meter.is_idle(moment))
@@ -455,6 +391,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::budget::levels::ClosedGates;
     use crate::budget::observation::Outcome;
 
     fn at(milliseconds: u64) -> SystemTime {

@@ -7,8 +7,7 @@
 //! which nothing happens are forgotten when there are too many.
 //! Not here: waiting itself, deadlines and clocks (`budget`); `now` and jitter are arguments.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +16,6 @@ use tokio::sync::oneshot;
 use crate::budget::account::{Account, Loss, Reach};
 use crate::budget::ask::{Ask, Limit, Load, Patience, Payer};
 use crate::budget::gate::Errand;
-use crate::budget::levels::{Bucket, ClosedGates, Levels};
 use crate::budget::line::{Crowded, Line, Place, Waiting};
 use crate::budget::observation::{Headroom, Limits, Moment, Observation, Outcome, Outlook, Verdict};
 use crate::budget::route_state::Charge;
@@ -26,6 +24,8 @@ use crate::config::budget::BudgetConfig;
 use crate::handling::Hold;
 use crate::pressure::Pressure;
 use crate::routes::RouteLabel;
+
+pub mod onlooking;
 
 /// Most accounts that are kept in mind.
 const MOST_ACCOUNTS: usize = 10_000;
@@ -327,60 +327,6 @@ impl Scheduler {
         self.line.len()
     }
 
-    /// Returns how long the line is, what is closed, and what is left by route.
-    pub fn levels(&self, now: SystemTime) -> Levels {
-        let mut levels = Levels {
-            waiting: self.line.len(),
-            max_waiting: self.line.most(),
-            closed: self.closed_gates(),
-            routes: BTreeMap::new(),
-        };
-        for (payer, account) in &self.accounts {
-            account.remaining(&self.moment(&payer.upstream, now), |route, share| {
-                levels.routes.entry(route.clone()).or_default().note_remaining(share);
-            });
-        }
-        self.line.count_by_route(|route, waiting| {
-            levels.routes.entry(route.clone()).or_default().waiting += waiting;
-        });
-        levels
-    }
-
-    fn closed_gates(&self) -> ClosedGates {
-        let upstreams = self.upstreams.values().filter(|upstream| upstream.is_broken()).count();
-        let closed = self.accounts.values().map(Account::closed);
-        closed.fold(ClosedGates { upstreams, ..ClosedGates::default() }, |sum, more| ClosedGates {
-            limits: sum.limits + more.limits,
-            routes: sum.routes + more.routes,
-            ..sum
-        })
-    }
-
-    /// Returns the limits of which the least is left, `most` of them.
-    pub fn shortest(&self, most: usize, now: SystemTime) -> Vec<Bucket> {
-        let mut shortest = Vec::new();
-        for (payer, account) in &self.accounts {
-            let moment = self.moment(&payer.upstream, now);
-            let shortages = account.shortages(&moment);
-            shortest.extend(shortages.map(|(number, shortage)| (shortage, payer, account, number)));
-        }
-        shortest.sort_unstable_by_key(|(shortage, ..)| Reverse(*shortage));
-        let bucket = |(_, payer, account, number): (_, &Payer, &Account, usize)| {
-            let limit = account.known_limit(number, &self.moment(&payer.upstream, now))?;
-            Some(Bucket {
-                upstream: Arc::clone(&payer.upstream),
-                identity: payer.identity,
-                method: payer.method.clone(),
-                routes: limit.routes,
-                limit: limit.fields,
-                pressure: limit.pressure,
-                closed: limit.closed,
-                waiting: self.line.waiting_of(payer),
-            })
-        };
-        shortest.into_iter().filter_map(bucket).take(most).collect()
-    }
-
     /// Returns what is known of a limit at `now`.
     pub fn headroom(&self, limit: &Limit, now: SystemTime) -> Headroom {
         let Some(upstream) = self.upstreams.get(&limit.payer.upstream) else { return Headroom::default() };
@@ -542,7 +488,7 @@ mod tests {
         for number in 0..5 {
             exchange(&mut scheduler, &ask(&number.to_string(), "one", "/a/"), &failed(0));
         }
-        assert_eq!(scheduler.closed_gates(), ClosedGates { upstreams: 1, ..ClosedGates::default() });
+        assert_eq!(scheduler.levels(at(0)).closed.upstreams, 1);
         let mut before = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(10)));
         let mut elsewhere = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(20)));
         scheduler.call(Affected::Everybody, at(1_500));

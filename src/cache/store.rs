@@ -27,6 +27,8 @@ use crate::metrics::Metrics;
 use crate::metrics::store::EvictionCause;
 use crate::routes::tags::Tag;
 
+pub mod holdings;
+
 /// How many responses are swept at once after a purge.
 const SWEPT_AT_ONCE: usize = 512;
 
@@ -382,6 +384,7 @@ mod tests {
     use crate::cache::stored_response::Provenance;
     use crate::config::load;
     use crate::metrics::LabelValues;
+    use crate::routes::RouteLabel;
     use crate::testing::{TOKEN, asked, fields, start};
 
     const RETENTION: Duration = Duration::from_hours(1);
@@ -424,6 +427,7 @@ mod tests {
                 response_time: start(),
                 slots: self.generations.slots(&[tag(name)]),
                 stamp: self.generations.stamp(start()),
+                route: RouteLabel::Template(name.into()),
             };
             let body = StoredBody::identity(Bytes::copy_from_slice(body));
             Arc::new(StoredResponse::new(StatusCode::OK, &fields(pairs), body, provenance))
@@ -456,6 +460,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_counted_by_route() {
+        let scene = scene();
+        for (name, body) in [("a", &b"1"[..]), ("b", b"12")] {
+            scene.insert(name, scene.response(name, &[], body), &HeaderMap::new()).await;
+        }
+        scene.insert("c", scene.response("a", &[], b"123"), &HeaderMap::new()).await;
+        scene.store.tidy().await;
+        let holdings = scene.store.by_route().await;
+        let of = |name: &str| holdings[&RouteLabel::Template(name.into())];
+        assert_eq!((holdings.len(), of("a").responses, of("b").responses), (2, 2, 1));
+        assert_eq!(of("a").bytes + of("b").bytes, scene.store.weight());
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use crate::cache::conditions::opaque_tag;
 use crate::cache::directives::ResponseDirectives;
 use crate::cache::generations::{Generations, Stamp, Standing, TagSlots};
 use crate::headers::{self, dates};
+use crate::routes::RouteLabel;
 
 /// What the store and its indexes need for each response besides what is counted: measured, see the README.
 const FIXED_WEIGHT: usize = 720;
@@ -74,6 +75,8 @@ pub struct Provenance {
     pub slots: TagSlots,
     /// When its forward took off.
     pub stamp: Stamp,
+    /// The route of its request.
+    pub route: RouteLabel,
 }
 
 /// A complete response that may be reused within one partition.
@@ -385,6 +388,7 @@ mod tests {
             response_time: now,
             slots: generations.slots(&[]),
             stamp: generations.stamp(now),
+            route: RouteLabel::Other,
         }
     }
 

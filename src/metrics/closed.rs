@@ -20,6 +20,8 @@ pub trait ClosedLabel: Copy + PartialEq + 'static {
     fn label(self) -> &'static str;
 }
 
+type ByValue<M> = Family<[(&'static str, &'static str); 1], M>;
+
 /// One metric per value of a closed set, resolved at start.
 #[derive(Debug)]
 pub struct PerValue<V, M>(Vec<(V, M)>);
@@ -39,8 +41,8 @@ impl<V: ClosedLabel, M: Clone + Default + Metric + TypedMetric> PerValue<V, M> {
         handles
     }
 
-    fn resolved() -> (Family<[(&'static str, &'static str); 1], M>, Self) {
-        let family: Family<[(&'static str, &'static str); 1], M> = Family::default();
+    fn resolved() -> (ByValue<M>, Self) {
+        let family = ByValue::<M>::default();
         let resolve = |value: &V| (*value, family.get_or_create_owned(&[(V::NAME, value.label())]));
         let handles = Self(V::ALL.iter().map(resolve).collect());
         (family, handles)

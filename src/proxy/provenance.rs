@@ -42,6 +42,7 @@ impl Proxy {
             response_time: self.clock().now(),
             slots: self.generations().slots(&carried),
             stamp: take_off.stamp,
+            route: request.route().label.clone(),
         }
     }
 

@@ -35,7 +35,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (
         3,
         "cache::stored_response",
-        "headers links cache::body cache::conditions cache::directives cache::generations",
+        "headers links routes cache::body cache::conditions cache::directives cache::generations",
     ),
     (
         4,
