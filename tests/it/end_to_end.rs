@@ -16,6 +16,7 @@ use crate::support::http::{Answer, Fields, get, request, send};
 mod commands;
 mod demo;
 mod failing;
+mod operating;
 mod serving;
 mod silos;
 mod stopping;

@@ -12,6 +12,7 @@ mod end_to_end;
 mod interim;
 mod isolation;
 mod lifetimes;
+mod metrics;
 mod model;
 mod names;
 mod parts;

@@ -1,7 +1,8 @@
 //! Floods the proxy with requests that have nothing in common, and holds its memory to what the README promises.
 //!
-//! Two floods over keep-alive connections: every request a URL of its own, then every request a token of its own.
-//! Neither ever hits, so both do nothing but fill the store and make it evict. Upstream is in this process: it answers
+//! Floods over keep-alive connections: every request a URL of its own, then every request a token of its own, then both.
+//! None ever hits, so all do nothing but fill the store and make it evict. The last one also looks at how many series
+//! `/metrics` has: 100,000 paths and tokens must leave them below [`MOST_SERIES`], and the second half add none. Upstream is in this process: it answers
 //! every GET with Sentry's fields and a list of 1 to 12 KiB. Measured is the proxy's resident memory as it tells it in
 //! `/metrics`: idle (after one round of the same connections, and a purge), after each flood, and after the purge of
 //! everything.
@@ -38,6 +39,12 @@ const SLACK: Mebibytes = Mebibytes(32 << 20);
 
 /// How long after the purge.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many paths and tokens must not make series.
+const STRANGERS: u64 = 100_000;
+
+/// Most series: routes, reasons and classes of the default configuration, with room for some more.
+const MOST_SERIES: usize = 2_000;
 
 /// Longest that a peer may be silent.
 const SILENCE: Duration = Duration::from_mins(1);
@@ -87,6 +94,19 @@ fn main() -> ExitCode {
         verdict.within(&format!("{name}, stored"), stored, &full);
         verdict.within(&format!("{name}, resident"), proxy.resident(), &(idle..=bound));
     }
+
+    let mut series = Vec::new();
+    for half in [0, 1] {
+        let request = [strangers_of_the_first_half as RequestOf, strangers_of_the_second_half][half];
+        proxy.flood(&Flood { requests: STRANGERS / 2, request });
+        series.push(proxy.series());
+        println!(
+            "strangers: {} paths and tokens, {} series",
+            STRANGERS / 2 * (half as u64 + 1),
+            series[half]
+        );
+    }
+    verdict.holds("series", series[1] == series[0] && series[1] <= MOST_SERIES);
 
     proxy.purge();
     thread::sleep(PATIENCE);
@@ -143,6 +163,12 @@ impl Verdict {
         self.failures += u64::from(!range.contains(&measured));
     }
 
+    /// Notes whether something holds.
+    fn holds(&mut self, name: &str, holds: bool) {
+        println!("{name}: {}", if holds { "ok" } else { "FAILED" });
+        self.failures += u64::from(!holds);
+    }
+
     fn exit(&self) -> ExitCode {
         if self.failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -163,6 +189,25 @@ fn unique_url(number: u64) -> (String, String) {
 
 fn unique_token(number: u64) -> (String, String) {
     ("/api/0/organizations/".to_owned(), format!("sntryu_{number:064x}"))
+}
+
+/// Makes paths that no rule knows and ones that rules know, each with a token of its own.
+fn strangers(number: u64) -> (String, String) {
+    let target = match number % 4 {
+        0 => format!("/api/0/organizations/o{number}/projects/"),
+        1 => format!("/api/0/organizations/flood/p{number}/"),
+        2 => format!("/api/0/projects/flood/p{number}/keys/"),
+        _ => format!("/api/0/n{number}/?query={number}"),
+    };
+    (target, format!("sntryu_{number:064x}"))
+}
+
+fn strangers_of_the_first_half(number: u64) -> (String, String) {
+    strangers(number)
+}
+
+fn strangers_of_the_second_half(number: u64) -> (String, String) {
+    strangers(STRANGERS + number)
 }
 
 /// The proxy under test, in a process of its own.
@@ -225,6 +270,12 @@ impl Proxy {
     /// Returns how much memory the process has resident.
     fn resident(&self) -> Mebibytes {
         Mebibytes(self.metric("process_resident_memory_bytes"))
+    }
+
+    /// Returns how many series there are.
+    fn series(&self) -> usize {
+        let (_, text) = Connection::open(self.admin).exchange("GET", "/metrics", "");
+        text.lines().filter(|line| !line.starts_with('#')).count()
     }
 
     /// Returns the value of a metric without labels.

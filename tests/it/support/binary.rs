@@ -59,6 +59,11 @@ impl Binary {
         Self { child, address, admin, output, lines }
     }
 
+    /// Returns the child's process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Returns everything the child has written so far, standard output and error together.
     pub(crate) fn output(&self) -> String {
         text(&self.output)

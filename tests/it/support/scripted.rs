@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use sentrybox::upstream::error::{TimeoutPhase, UpstreamError};
-use sentrybox::upstream::{IncomingBody, OnInterim, OutgoingBody, Sending, Upstream};
+use sentrybox::upstream::{Attempts, IncomingBody, OnInterim, OutgoingBody, Sending, Upstream};
 use tokio::time::{Sleep, sleep};
 
 use crate::support::http::Fields;
@@ -47,6 +47,7 @@ impl Received {
 #[derive(Debug, Clone)]
 pub(crate) struct Act {
     delay: Duration,
+    attempts: u8,
     interim: Vec<(StatusCode, HeaderMap)>,
     ending: Ending,
 }
@@ -108,7 +109,7 @@ impl Act {
     pub(crate) fn chunks(chunks: Vec<Chunk>) -> Self {
         let fields = HeaderMap::new();
         let ending = Ending::Answer { status: StatusCode::OK, fields, chunks, length: Length::Announced };
-        Self { delay: Duration::ZERO, interim: Vec::new(), ending }
+        Self { delay: Duration::ZERO, attempts: 1, interim: Vec::new(), ending }
     }
 
     /// Cannot be reached.
@@ -127,27 +128,33 @@ impl Act {
     }
 
     fn failing(error: UpstreamError) -> Self {
-        Self { delay: Duration::ZERO, interim: Vec::new(), ending: Ending::Failure(error) }
+        Self { delay: Duration::ZERO, attempts: 1, interim: Vec::new(), ending: Ending::Failure(error) }
     }
 
     /// Answers with the request's own body, as it comes.
     pub(crate) fn echo() -> Self {
-        Self { delay: Duration::ZERO, interim: Vec::new(), ending: Ending::Echo }
+        Self { delay: Duration::ZERO, attempts: 1, interim: Vec::new(), ending: Ending::Echo }
     }
 
     /// Never answers.
     pub(crate) fn hang() -> Self {
-        Self { delay: Duration::ZERO, interim: Vec::new(), ending: Ending::Hang }
+        Self { delay: Duration::ZERO, attempts: 1, interim: Vec::new(), ending: Ending::Hang }
     }
 
     /// Panics.
     pub(crate) fn panic() -> Self {
-        Self { delay: Duration::ZERO, interim: Vec::new(), ending: Ending::Panic }
+        Self { delay: Duration::ZERO, attempts: 1, interim: Vec::new(), ending: Ending::Panic }
     }
 
     /// Waits before all that.
     pub(crate) fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
+        self
+    }
+
+    /// Says that it was put on a wire so many times.
+    pub(crate) fn on_attempt(mut self, attempts: u8) -> Self {
+        self.attempts = attempts;
         self
     }
 
@@ -303,6 +310,7 @@ impl ScriptedUpstream {
                 let mut response = Response::new(body.boxed_unsync());
                 *response.status_mut() = status;
                 *response.headers_mut() = fields;
+                response.extensions_mut().insert(Attempts(act.attempts));
                 Ok(response)
             }
             Ending::Failure(error) => Err(error),
