@@ -86,9 +86,9 @@ fn guide(proxy: &str, admin: &str, sandbox: &str) -> String {
      for i in $(seq 60); do curl -sS -o /dev/null -w '%{{http_code}} ' {owner} {list}org-001/projects/ & done; wait
    Look for: 200 sixty times. Straight at {sandbox} the same loop is answered 429 before long.
 
-7. What it did, in numbers.
+7. What it did, in numbers, and as a page.
      curl -sS {admin}/metrics | grep -v '^#'
-   Look for: reuses and forwards, by reason.
+   Look for: reuses and forwards, by reason. In a browser, {admin}/ draws them, and goes on by itself.
 
 8. Everything that is stored marked stale, then the list once more.
      curl -sS -X POST {admin}/purge
