@@ -540,7 +540,7 @@ mod tests {
         for name in ["/a/", "/b/"] {
             assert!(matches!(verdict(&account, name, 30), Verdict::Wait(_, Hold::Gate)), "{name}");
         }
-        assert_eq!(account.closed(), ClosedGates { limits: 1, ..ClosedGates::default() });
+        assert_eq!(account.closed(at(30)), ClosedGates { limits: 1, ..ClosedGates::default() });
     }
 
     #[test]
@@ -584,7 +584,7 @@ mod tests {
         assert_eq!(verdict(&account, "/b/", 30), Verdict::Wait(Duration::from_secs(1), Hold::Breaker));
         assert_eq!(verdict(&account, "/a/", 30), Verdict::Spend);
         ask(&mut account, "/b/", (40, 30), 1_030);
-        assert_eq!(account.closed(), ClosedGates::default());
+        assert_eq!(account.closed(at(1_040)), ClosedGates::default());
     }
 
     #[test]
@@ -608,7 +608,7 @@ mod tests {
         refuse(&mut account, "/a/", seen(40, 0, 20).fields, 20);
         ask(&mut account, "/own/", (10, 9), 1_010);
         ask(&mut account, "/a/", (40, 39), 1_020);
-        assert_eq!(account.closed(), ClosedGates::default());
+        assert_eq!(account.closed(at(1_040)), ClosedGates::default());
     }
 
     #[test]

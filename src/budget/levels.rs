@@ -28,7 +28,7 @@ pub struct Levels {
     pub routes: BTreeMap<RouteLabel, RouteLevel>,
 }
 
-/// Gates that are closed, by what they stand before.
+/// Gates that let nothing pass now, by what they stand before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClosedGates {
     /// Limits that a 429 has closed.

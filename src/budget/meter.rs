@@ -342,11 +342,6 @@ impl Meter {
         self.in_flight == 0 && self.gate.is_free(moment.now) && !is_used_up
     }
 
-    /// Returns whether a 429 has closed it.
-    pub fn is_closed(&self) -> bool {
-        self.gate.is_closed()
-    }
-
     /// Returns whether a request may pass at `now`, as far as refusals are concerned.
     pub fn is_free(&self, now: SystemTime) -> bool {
         self.gate.is_free(now)
@@ -577,13 +572,13 @@ mod tests {
             Errand::Plain,
             (Some(at(100)), Duration::from_millis(50)),
         );
-        assert!(meter.is_closed());
+        assert!(!meter.is_free(at(100)));
         assert_eq!(verdict(&meter, 100), Verdict::Wait(Duration::from_millis(950), Hold::Gate));
         assert_eq!(verdict(&meter, 1_050), Verdict::Spend);
         let probe = meter.take_off(at(1_050));
         assert_eq!(verdict(&meter, 1_060), Verdict::Wait(Duration::from_millis(1_990), Hold::Gate));
         meter.settle(&seen(fields(40, 39, 2), 1_070), probe, (None, NO_JITTER));
-        assert!(!meter.is_closed());
+        assert!(meter.is_free(at(1_070)));
         assert_eq!(verdict(&meter, 1_080), Verdict::Spend);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: looking changes nothing. Not here: what follows from the limits (`budget::account`).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::budget::account::{Account, SharedLimit};
 use crate::budget::levels::ClosedGates;
@@ -34,11 +34,11 @@ pub struct KnownLimit {
 }
 
 impl Account {
-    /// Returns how many gates are closed; whether upstream as a whole is, is not told here.
-    pub fn closed(&self) -> ClosedGates {
+    /// Returns how many gates let nothing pass at `now`; whether upstream's does, is not told here.
+    pub fn closed(&self, now: SystemTime) -> ClosedGates {
         ClosedGates {
-            limits: self.limits.iter().filter(|limit| limit.meter.is_closed()).count(),
-            routes: self.routes.values().filter(|state| state.gate.is_closed()).count(),
+            limits: self.limits.iter().filter(|limit| !limit.meter.is_free(now)).count(),
+            routes: self.routes.values().filter(|state| !state.gate.is_free(now)).count(),
             upstreams: 0,
         }
     }

@@ -19,7 +19,7 @@ impl Scheduler {
         let mut levels = Levels {
             waiting: self.line.len(),
             max_waiting: self.line.most(),
-            closed: self.closed_gates(),
+            closed: self.closed_gates(now),
             routes: BTreeMap::new(),
         };
         for (payer, account) in &self.accounts {
@@ -33,9 +33,9 @@ impl Scheduler {
         levels
     }
 
-    fn closed_gates(&self) -> ClosedGates {
-        let upstreams = self.upstreams.values().filter(|upstream| upstream.is_broken()).count();
-        let closed = self.accounts.values().map(Account::closed);
+    fn closed_gates(&self, now: SystemTime) -> ClosedGates {
+        let upstreams = self.upstreams.values().filter(|upstream| upstream.is_shut(now)).count();
+        let closed = self.accounts.values().map(|account| account.closed(now));
         closed.fold(ClosedGates { upstreams, ..ClosedGates::default() }, |sum, more| ClosedGates {
             limits: sum.limits + more.limits,
             routes: sum.routes + more.routes,
