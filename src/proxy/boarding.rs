@@ -25,7 +25,7 @@ use crate::links::region_urls;
 use crate::proxy::body::ReplyBody;
 use crate::proxy::flight::{Demand, Itinerary};
 use crate::proxy::forward;
-use crate::proxy::landing::{self, Audience, Cargo, ForwardFailure, Landing, Storage};
+use crate::proxy::landing::{Audience, Cargo, ForwardFailure, Landing, Storage};
 use crate::proxy::outgoing;
 use crate::proxy::reply::{self, Presentation, Reply, Source};
 use crate::proxy::{Miss, Proxy, Target};
@@ -139,7 +139,7 @@ impl Proxy {
             CacheOutcome::Forwarded { status, .. } => status,
             CacheOutcome::Hit | CacheOutcome::Own => None,
         };
-        self.stale_reply(&miss, answered, trouble_of(&reply)).await.unwrap_or(reply)
+        self.stale_reply(&miss, answered, reply.trouble()).await.unwrap_or(reply)
     }
 
     /// Joins the flight of a key, or takes off, and waits for its landing. Without one, the key is that of the store.
@@ -367,11 +367,6 @@ impl Proxy {
         reply::present(&decoded, &how)
             .unwrap_or_else(|| forward::failed(ForwardFailure::Lost, ForwardReason::UriMiss, None).response)
     }
-
-    /// Returns whether the last answers to this target could not be shared.
-    fn is_grounded(&self, target: &Target) -> bool {
-        self.grounded().holds(target.primary.key(), self.clock().now())
-    }
 }
 
 /// How a stored response is reused.
@@ -379,18 +374,6 @@ struct Reuse {
     freshness: Freshness,
     handling: Handling,
     status: CacheStatus,
-}
-
-/// Returns what a reply that is a failure says of upstream.
-fn trouble_of(reply: &Reply) -> Trouble {
-    match reply.handling {
-        Handling::Refuse(reason) => landing::trouble_of(reason),
-        Handling::Reuse
-        | Handling::ReuseThenRevalidate
-        | Handling::ReuseUnderPressure
-        | Handling::RefreshAhead
-        | Handling::Forward(_) => Trouble::Failing,
-    }
 }
 
 /// Upstream failures that a stale response may stand in for: RFC 5861 §4, and 429, which says the same of our budget.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::cache::key::{CacheKey, KeyHashBuilder};
+use crate::proxy::{Proxy, Target};
 
 /// How long a key is remembered.
 const MEMORY: Duration = Duration::from_mins(1);
@@ -46,6 +47,13 @@ impl Grounded {
             table.remove(&key);
         }
         is_held
+    }
+}
+
+impl Proxy {
+    /// Returns whether the last answers to this target could not be shared.
+    pub fn is_grounded(&self, target: &Target) -> bool {
+        self.grounded().holds(target.primary.key(), self.clock().now())
     }
 }
 

@@ -19,6 +19,7 @@ use crate::cache::body::{AcceptsGzip, Coding};
 use crate::cache::conditions::{self, Selected, Selection};
 use crate::cache::freshness::{Freshness, current_age};
 use crate::cache::stored_response::StoredResponse;
+use crate::cache::terms::Trouble;
 use crate::config::cache::Downstream;
 use crate::handling::{Handling, Refusal};
 use crate::headers::{self, CacheOutcome, CacheStatus, ContentCoding};
@@ -26,6 +27,7 @@ use crate::links;
 use crate::links::KnownHosts;
 use crate::links::region_urls::RegionUrlShape;
 use crate::proxy::body::ReplyBody;
+use crate::proxy::landing;
 
 /// What a client hears that asks for bytes beyond the end.
 const BEYOND_THE_END: &str = "The range lies beyond the end of the answer.";
@@ -87,6 +89,18 @@ impl Reply {
         }
         let status = CacheStatus::refused(refusal.reason);
         Self { response, handling: Handling::Refuse(refusal.reason), status }
+    }
+
+    /// Returns what it says of upstream, where it is a failure.
+    pub fn trouble(&self) -> Trouble {
+        match self.handling {
+            Handling::Refuse(reason) => landing::trouble_of(reason),
+            Handling::Reuse
+            | Handling::ReuseThenRevalidate
+            | Handling::ReuseUnderPressure
+            | Handling::RefreshAhead
+            | Handling::Forward(_) => Trouble::Failing,
+        }
     }
 }
 
