@@ -17,6 +17,7 @@ use crate::cache::store::Store;
 use crate::clock::Clock;
 use crate::config::{Config, Problem};
 use crate::credential::{CredentialKeys, derive_key};
+use crate::exporter::{Exporter, NoCollector};
 use crate::metrics::budget_levels::{BudgetLevels, GateKind, RouteLevels};
 use crate::metrics::store::StoreLevels;
 use crate::metrics::{LabelValues, Metrics};
@@ -31,6 +32,7 @@ use crate::proxy::{Proxy, Rooms, Settings};
 use crate::regions::Regions;
 use crate::regions::allow_list::BadOrigin;
 use crate::routes;
+use crate::traces::Traces;
 use crate::upstream::environment::ProxyEnvironment;
 use crate::upstream::error::UpstreamSetupError;
 use crate::upstream::{HttpUpstream, Upstream};
@@ -47,6 +49,9 @@ pub enum AssemblyError {
     /// The client for upstream cannot be set up.
     #[error("could not prepare to reach upstream")]
     Upstream(#[from] UpstreamSetupError),
+    /// The collector of traces cannot be used.
+    #[error(transparent)]
+    Traces(#[from] NoCollector),
     /// There is no randomness to make a secret from.
     #[error("could not make a random secret")]
     Random,
@@ -73,6 +78,7 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
     };
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::new(clock.now(), &labels));
+    let traces = Traces::new(&config.traces, clock.clone(), Arc::clone(&metrics));
     let secret = secret(config)?;
     let generations = Arc::new(Generations::new(derive_key(&secret, b"generations"), config.cache.settle));
     let hasher = KeyHasher::new(derive_key(&secret, b"cache keys"));
@@ -86,6 +92,7 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
         budget: Budget::new(&config.budget, clock.clone()),
         upstream,
         clock,
+        traces,
         metrics: Arc::clone(&metrics),
         settings: Settings::new(config),
         memory: BodyMemory::new(
@@ -102,6 +109,20 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
     });
     measure(&proxy, &metrics);
     Ok(proxy)
+}
+
+/// Prepares to send what is traced to the configured collector; `None` where nothing is.
+///
+/// # Errors
+/// See [`AssemblyError`].
+pub fn exporter(
+    config: &Config,
+    environment: &ProxyEnvironment,
+    proxy: &Proxy,
+) -> Result<Option<Exporter>, AssemblyError> {
+    let Some(spans) = proxy.traces().ended() else { return Ok(None) };
+    let network = Arc::new(HttpUpstream::new(&config.upstream, environment)?);
+    Ok(Some(Exporter::new(&config.traces, spans, network, proxy.shared_metrics())?))
 }
 
 /// Returns the URL that requests are forwarded to.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::budget::BudgetConfig;
 use crate::config::cache::CacheConfig;
+use crate::config::traces::TracesConfig;
 use crate::config::webhooks::WebhooksConfig;
 
 pub mod budget;
@@ -28,6 +29,7 @@ pub mod describe;
 pub mod layer;
 pub mod load;
 pub mod shape;
+pub mod traces;
 pub mod validate;
 pub mod webhooks;
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub budget: BudgetConfig,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// Whether requests are traced, and where their spans go.
+    pub traces: TracesConfig,
     /// How the process ends.
     pub shutdown: ShutdownConfig,
 }

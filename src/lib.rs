@@ -24,6 +24,7 @@ use crate::cache::invalidation::selector::Selector;
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::config::control::control_url;
+use crate::exporter::Exporter;
 use crate::handling::RefusalReason;
 use crate::headers::{CACHE_STATUS, CacheStatus};
 use crate::metrics::Metrics;
@@ -47,6 +48,7 @@ pub mod pressure;
 pub mod headers;
 pub mod metrics;
 pub mod routes;
+pub mod traces;
 
 pub mod admission;
 pub mod cache;
@@ -54,6 +56,8 @@ pub mod regions;
 
 pub mod budget;
 pub mod upstream;
+
+pub mod exporter;
 
 pub mod proxy;
 pub mod server;
@@ -98,6 +102,8 @@ pub struct Prepared {
     operators: TcpListener,
     /// Where webhooks have a listener of their own.
     senders: Option<TcpListener>,
+    /// Where anything is traced.
+    exporter: Option<Exporter>,
 }
 
 impl Prepared {
@@ -107,13 +113,14 @@ impl Prepared {
     /// When the configuration cannot be put together or an address cannot be listened on.
     pub async fn new(config: Config, egress: &ProxyEnvironment) -> Result<Self, RunError> {
         let proxy = assembly::proxy(&config, egress)?;
+        let exporter = assembly::exporter(&config, egress, &proxy)?;
         let clients = listen(config.listen.address, "listen.address").await?;
         let operators = listen(config.admin.address, "admin.address").await?;
         let senders = match config.webhooks.address {
             Some(address) => Some(listen(address, "webhooks.address").await?),
             None => None,
         };
-        Ok(Self { config, proxy, clients, operators, senders })
+        Ok(Self { config, proxy, clients, operators, senders, exporter })
     }
 
     /// Returns where clients, and where operators, reach it: the real ports, where port 0 is configured.
@@ -126,7 +133,7 @@ impl Prepared {
 
     /// Runs the proxy until `shutdown` is done and what was accepted has been answered.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { config, proxy, clients, operators, senders } = self;
+        let Self { config, proxy, clients, operators, senders, exporter } = self;
         let metrics = proxy.shared_metrics();
         let readiness = Readiness::starting();
         // Whoever connects from now on is answered. Nobody who reads that it listens may hear that it does not.
@@ -146,6 +153,7 @@ impl Prepared {
         let senders = tokio::spawn(serve_senders(alone, metrics, end_of(stopped)));
         let housekeeping = tokio::spawn(keep_house(proxy.clone()));
         let onlooker = tokio::spawn(dashboard.look_on());
+        let exporting = exporter.map(Exporter::start);
         let draining = OnceLock::new();
         let until_shutdown = async {
             shutdown.await;
@@ -155,8 +163,11 @@ impl Prepared {
         };
         let drained = serve_clients(&config, clients, &proxy, until_shutdown).await;
         // What is left of the same grace: the deadline counts from the signal.
-        let spent = draining.get().map(|watch| watch.read()).unwrap_or_default();
-        proxy.drain(config.shutdown.grace.saturating_sub(spent)).await;
+        let spent = || draining.get().map(|watch| watch.read()).unwrap_or_default();
+        proxy.drain(config.shutdown.grace.saturating_sub(spent())).await;
+        if let Some(exporting) = exporting {
+            exporting.finish(config.shutdown.grace.saturating_sub(spent())).await;
+        }
         housekeeping.abort();
         onlooker.abort();
         // The admin listener outlives the clients', so that `/readyz` says what is going on.

@@ -50,6 +50,7 @@
 //! | `sentrybox_connections_total` | counter | `listener` | connections accepted |
 //! | `sentrybox_connections_ended_total` | counter | `cause` | connections that ended, and how |
 //! | `sentrybox_webhooks_total` | counter | `outcome` | webhooks, and what became of them |
+//! | `sentrybox_trace_spans_total` | counter | `outcome` | spans that ended, and what became of them |
 //! | `sentrybox_accept_errors_total` | counter | | failed attempts to accept a connection |
 //! | `sentrybox_panics_total` | counter | | requests whose work panicked: defects of ours |
 //! | `sentrybox_build_info` | gauge | `version` | always 1 |
@@ -81,6 +82,7 @@ use crate::metrics::process::Process;
 use crate::metrics::regions::RegionMetrics;
 use crate::metrics::requests::RequestMetrics;
 use crate::metrics::store::{FlightMetrics, StoreMetrics};
+use crate::metrics::traces::TraceMetrics;
 use crate::metrics::upstream::UpstreamMetrics;
 use crate::metrics::webhooks::WebhookMetrics;
 
@@ -95,6 +97,7 @@ pub mod process;
 pub mod regions;
 pub mod requests;
 pub mod store;
+pub mod traces;
 pub mod upstream;
 pub mod webhooks;
 
@@ -136,6 +139,8 @@ pub struct Metrics {
     pub connections: ConnectionMetrics,
     /// What Sentry said has changed.
     pub webhooks: WebhookMetrics,
+    /// What became of spans.
+    pub traces: TraceMetrics,
 }
 
 impl Metrics {
@@ -159,6 +164,7 @@ impl Metrics {
             flights: FlightMetrics::register(ours),
             connections: ConnectionMetrics::register(ours),
             webhooks: WebhookMetrics::register(ours),
+            traces: TraceMetrics::register(ours),
             registry,
         }
     }

@@ -50,6 +50,7 @@ use crate::proxy::refreshing::RefreshPauses;
 use crate::proxy::rejections::Rejections;
 use crate::proxy::reply::Reply;
 use crate::regions::{DirectedRequest, Regions};
+use crate::traces::{Step, Traces};
 use crate::upstream::{BoxError, OutgoingBody, Upstream};
 
 pub mod asking;
@@ -106,6 +107,8 @@ pub struct Rooms {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is traced.
+    pub traces: Traces,
     /// What the operator decided.
     pub settings: Settings,
     /// How much memory bodies may take while they are read.
@@ -205,10 +208,12 @@ impl Proxy {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let (head, body) = request.into_parts();
-        let mut exchange = Exchange::begin(&head.method);
-        let reply = match self.0.admission.admit(head, framing(&body), peer) {
+        let mut exchange = Exchange::begin(&head, &self.0.traces);
+        let trace = exchange.trace();
+        let admit = || self.0.admission.admit(head, framing(&body), peer);
+        let reply = match trace.during(Step::Admit, admit) {
             Ok(admitted) => {
-                let request = self.direct(Arc::new(admitted));
+                let request = self.direct(Arc::new(admitted), trace);
                 exchange.admitted(&request);
                 self.answer_anywhere(request, forward::outgoing_body(body), &mut exchange).await
             }
@@ -223,11 +228,13 @@ impl Proxy {
             return self.forward(request, body, reason).await;
         }
         let primary = self.primary_of(&request);
-        let found = self.store().look_up(primary, request.fields()).await;
+        let found = self.look_up(primary, &request).await;
         let headroom = self.headroom_of(&request);
-        let policy = self.policy().under(headroom.pressure);
-        let decision = freshness::decide(&request, &found, &policy, self.clock().now());
-        let (found, decision) = self.with_trust(&request, found, decision);
+        let (found, decision) = request.trace().during(Step::Decide, || {
+            let policy = self.policy().under(headroom.pressure);
+            let decision = freshness::decide(&request, &found, &policy, self.clock().now());
+            self.with_trust(&request, found, decision)
+        });
         let target = Target { request, primary, headroom };
         match decision {
             Decision::Reuse(freshness) => self.reuse(&target, found, freshness).await,
@@ -241,6 +248,12 @@ impl Proxy {
             Decision::Forward(reason) => self.fetch(Miss { target, found, reason }, body).await,
             Decision::OnlyIfCached => Reply::refusal(&NOTHING_STORED),
         }
+    }
+
+    /// Looks in the store for what a request asks for.
+    pub async fn look_up(&self, primary: PrimaryKey, request: &DirectedRequest) -> Found {
+        let _span = request.trace().enter(Step::LookUp);
+        self.store().look_up(primary, request.fields()).await
     }
 
     /// Fetches an answer: together with everybody who wants the same, where that is allowed.
@@ -314,6 +327,11 @@ impl Proxy {
     /// Returns the metrics, for a task that outlives its request.
     pub fn shared_metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.0.metrics)
+    }
+
+    /// Returns what is traced.
+    pub fn traces(&self) -> &Traces {
+        &self.0.traces
     }
 
     /// Returns what is in the air.

@@ -29,6 +29,7 @@ use crate::regions::hints::{Hints, Worth};
 use crate::routes::place::Place;
 use crate::routes::silo::{Silo, silo_of};
 use crate::routes::spelling::normalized_path;
+use crate::traces::Trace;
 
 pub mod allow_list;
 pub mod hints;
@@ -57,11 +58,12 @@ struct Listed {
 }
 
 /// An admitted request, and the upstream that it goes to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DirectedRequest {
     request: Arc<AdmittedRequest>,
     upstream: Origin,
     bearing: Bearing,
+    trace: Trace,
 }
 
 impl Deref for DirectedRequest {
@@ -81,6 +83,17 @@ impl DirectedRequest {
     /// Returns why it goes there.
     pub fn bearing(&self) -> Bearing {
         self.bearing
+    }
+
+    /// Returns the place in a trace where it is worked for.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Returns the same request, worked for at this place in a trace.
+    #[must_use]
+    pub fn traced(self, trace: Trace) -> Self {
+        Self { trace, ..self }
     }
 
     /// Returns the request alone, to direct it anew.
@@ -149,7 +162,7 @@ impl Regions {
     /// Decides where a request goes, by what is known at `now`.
     pub fn direct(&self, request: Arc<AdmittedRequest>, now: SystemTime) -> DirectedRequest {
         let (upstream, bearing) = self.upstream_of(&request, now);
-        DirectedRequest { upstream: upstream.clone(), bearing, request }
+        DirectedRequest { upstream: upstream.clone(), bearing, request, trace: Trace::default() }
     }
 
     /// Directs a request to the control host that was to go elsewhere, because that does not know what it names; `None`
@@ -157,7 +170,8 @@ impl Regions {
     pub fn doubt(&self, request: &DirectedRequest) -> Option<DirectedRequest> {
         let control = self.control.as_ref().filter(|control| control.origin != request.upstream)?;
         let (upstream, bearing) = (control.origin.clone(), Bearing::Doubted);
-        Some(DirectedRequest { upstream, bearing, request: request.admitted() })
+        let trace = request.trace.clone();
+        Some(DirectedRequest { upstream, bearing, request: request.admitted(), trace })
     }
 
     fn upstream_of(&self, request: &AdmittedRequest, now: SystemTime) -> (&Origin, Bearing) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use ipnet::IpNet;
 
 use crate::config::Config;
@@ -27,6 +27,12 @@ impl PublicBase {
     /// Returns the base as text, without a slash at the end.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns its scheme.
+    pub fn scheme(&self) -> Scheme {
+        let is_secure = self.0.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("https:"));
+        if is_secure { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
     fn of(scheme: &str, authority: &str) -> Self {

@@ -40,6 +40,7 @@ fn plain(wanted: &str) -> &str {
         "a string" | "path string" => "a text in quotes",
         "a sequence" => "a list",
         "usize" | "u64" | "u32" => "a whole number",
+        "f64" => "a number",
         _ if wanted.contains("socket address") => "an IP address and port such as \"127.0.0.1:9000\"",
         _ if wanted.contains("IP address") || wanted.contains("network") => {
             "a network such as \"10.0.0.0/8\""
@@ -88,6 +89,7 @@ pub fn found_text(text: &str) -> String {
 fn is_secret(key: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or(key);
     key.starts_with("budget.aliases.")
+        || key.starts_with("traces.headers")
         || ["secret", "token", "password"].iter().any(|word| name.contains(word))
 }
 

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 
-use figment::value::{Dict, Map, Value};
+use figment::value::{Dict, Map, Num, Value};
 use figment::{Metadata, Profile, Provider};
 
 use crate::config::Problem;
@@ -157,6 +157,9 @@ fn child<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Value> {
 fn typed(text: &str, default: Option<&Value>) -> Value {
     match default {
         Some(Value::Bool(..)) => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
+        Some(Value::Num(_, Num::F64(_))) => {
+            text.parse::<f64>().map_or_else(|_| Value::from(text), Value::from)
+        }
         Some(Value::Num(..)) => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
         Some(Value::Array(..)) => list(text),
         _ => Value::from(text),
@@ -211,6 +214,7 @@ mod tests {
             ("text".to_owned(), Value::from("")),
             ("flag".to_owned(), Value::from(true)),
             ("number".to_owned(), Value::from(1_u8)),
+            ("ratio".to_owned(), Value::from(1.0)),
             ("list".to_owned(), Value::from(Vec::<Value>::new())),
         ]);
         Value::from(Dict::from([("a".to_owned(), Value::from(section))]))
@@ -228,6 +232,9 @@ mod tests {
         assert_eq!(read("SENTRYBOX_A__FLAG", "false").to_bool(), Some(false));
         assert_eq!(read("SENTRYBOX_A__FLAG", "yes").as_str(), Some("yes"));
         assert_eq!(read("SENTRYBOX_A__NUMBER", "12").to_u128(), Some(12));
+        let ratio = |text| read("SENTRYBOX_A__RATIO", text).to_num().and_then(|number| number.to_f64());
+        assert_eq!((ratio("0.25"), ratio("1")), (Some(0.25), Some(1.0)));
+        assert_eq!(read("SENTRYBOX_A__RATIO", "half").as_str(), Some("half"));
         assert_eq!(read("SENTRYBOX_A__LIST", "x, y").as_array().map(<[Value]>::len), Some(2));
         assert_eq!(read("SENTRYBOX_A__LIST", "[\"x\"]").as_array().map(<[Value]>::len), Some(1));
         assert_eq!(read("SENTRYBOX_A__LIST", "").as_array().map(<[Value]>::len), Some(0));

@@ -173,6 +173,7 @@ fn read_secret_files(config: &mut Config) -> Vec<Finding> {
     let secret = read_secret(&mut config.secret, &config.secret_file);
     let token = read_secret(&mut config.admin.token, &config.admin.token_file);
     let webhooks = read_secret(&mut config.webhooks.secret, &config.webhooks.secret_file);
+    let headers = read_secret(&mut config.traces.headers, &config.traces.headers_file);
     let finding = |result: Result<(), String>, key: &str, other: &str| {
         result.err().map(|expected| Finding::of(&[key, other], expected))
     };
@@ -180,6 +181,7 @@ fn read_secret_files(config: &mut Config) -> Vec<Finding> {
         finding(secret, "secret_file", "secret"),
         finding(token, "admin.token_file", "admin.token"),
         finding(webhooks, "webhooks.secret_file", "webhooks.secret"),
+        finding(headers, "traces.headers_file", "traces.headers"),
     ];
     findings.into_iter().flatten().collect()
 }
@@ -538,6 +540,27 @@ mod tests {
             Case::new().file("[webhooks]\naddress = \"nowhere\"").fails_with(&["webhooks.address"]);
         let expected = "expected an IP address and port such as \"127.0.0.1:9000\", found \"nowhere\"";
         assert_eq!(problems[0].expected, expected);
+    }
+
+    #[test]
+    fn traces_are_configured_by_a_url_and_perhaps_a_share_and_a_file_of_fields() {
+        let mut case = Case::new()
+            .file("[traces]\nendpoint = \"http://127.0.0.1:4318/v1/traces\"\nsample_ratio = 1")
+            .variable("SENTRYBOX_TRACES__SAMPLE_RATIO", "0.25");
+        let fields = case.write("fields", "x-key: hunter2\nx-tenant: acme\n");
+        case = case.variable("SENTRYBOX_TRACES__HEADERS_FILE", fields.to_str().unwrap());
+        let traces = case.config().traces;
+        assert_eq!((traces.sample_ratio.to_string().as_str(), traces.fields().unwrap().len()), ("0.25", 2));
+        assert!(!toml::to_string(&case.config()).unwrap().contains("hunter2"));
+        let case = Case::new()
+            .variable("SENTRYBOX_TRACES__ENDPOINT", "127.0.0.1:4318")
+            .variable("SENTRYBOX_TRACES__HEADERS", "hunter2");
+        let problems = case.fails_with(&["traces.endpoint", "traces.headers"]);
+        assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
+        let problems = Case::new()
+            .variable("SENTRYBOX_TRACES__SAMPLE_RATIO", "half")
+            .fails_with(&["traces.sample_ratio"]);
+        assert_eq!(problems[0].expected, "expected a number, found \"half\"");
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     addresses(config, &mut findings);
     durations(config, &mut findings);
     amounts(config, &mut findings);
+    findings.extend(config.traces.findings());
     for (index, rule) in config.cache.rules.iter().enumerate() {
         findings.extend(rule_finding(index, rule, &config.cache));
     }
@@ -253,6 +254,7 @@ fn durations(config: &Config, findings: &mut Vec<Finding>) {
         ("upstream.total_timeout", upstream.total_timeout),
         ("upstream.pool_idle_timeout", upstream.pool_idle_timeout),
         ("cache.flight_timeout", cache.flight_timeout),
+        ("traces.timeout", config.traces.timeout),
     ];
     for (key, _) in positive.into_iter().filter(|(_, duration)| duration.is_zero()) {
         findings.push(Finding::of(&[key], "expected a duration longer than zero".to_owned()));

@@ -22,6 +22,7 @@ use crate::budget::permit::{self, Permit, Reservation};
 use crate::clock::Stopwatch;
 use crate::credential::BudgetIdentity;
 use crate::headers;
+use crate::metrics::closed::ClosedLabel as _;
 use crate::metrics::upstream::UpstreamOutcome;
 use crate::proxy::Proxy;
 use crate::proxy::body::counted;
@@ -29,6 +30,8 @@ use crate::proxy::directions::PlaceVerdict;
 use crate::proxy::landing::ForwardFailure;
 use crate::proxy::provenance::TakeOff;
 use crate::regions::DirectedRequest;
+use crate::traces::Step;
+use crate::traces::fact::Fact;
 use crate::upstream::error::{UpstreamError, UpstreamFault};
 use crate::upstream::{Attempts, IncomingBody, OutgoingBody};
 
@@ -171,6 +174,7 @@ impl Proxy {
         attempt: &mut Attempt,
     ) -> Result<Reservation, ForwardFailure> {
         let waiting = Stopwatch::start();
+        let mut span = inquiry.request.trace().enter(Step::Budget);
         let result = self.budget().reserve(inquiry.ask.clone(), attempt.wait_left).await;
         let waited = waiting.read();
         self.metrics().upstream.waited(waited);
@@ -178,6 +182,7 @@ impl Proxy {
         let held = match &result {
             Ok(reservation) => reservation.held().inspect(|hold| self.metrics().budget.held(*hold)),
             Err(refused) => {
+                span.note(Fact::Failure(refused.hold.label()));
                 self.metrics().budget.not_sent(refused.hold);
                 if inquiry.ask.patience != Patience::None {
                     self.enter_refusal(inquiry.request);
@@ -186,6 +191,7 @@ impl Proxy {
             }
         };
         if let Some(hold) = held {
+            span.note(Fact::Hold(hold));
             self.enter_hold(inquiry.request, hold, waited);
         }
         result.map_err(ForwardFailure::NotSent)
@@ -216,11 +222,16 @@ impl Proxy {
     /// Sends a request, and counts how it went.
     async fn send(
         &self,
-        (request, outgoing): (&DirectedRequest, Request<OutgoingBody>),
+        (request, mut outgoing): (&DirectedRequest, Request<OutgoingBody>),
         reservation: Reservation,
         take_off: TakeOff,
     ) -> Result<Answer, ForwardFailure> {
         let watch = Stopwatch::start();
+        let mut span = request.trace().enter(Step::Upstream);
+        span.note(Fact::Method(outgoing.method()));
+        span.note(Fact::Scheme(&request.upstream().scheme));
+        span.note(Fact::Server(&request.upstream().authority));
+        span.sign(outgoing.headers_mut());
         let in_flight = self.metrics().upstream.begin();
         let bytes = &self.metrics().bytes;
         let answer = self.upstream().send(outgoing.map(|body| counted(body, &bytes.sent))).await;
@@ -228,6 +239,7 @@ impl Proxy {
         match answer {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
+                span.note(Fact::Status(head.status));
                 let permit = reservation.settle(head.status, &head.headers);
                 self.metrics().upstream.observe(UpstreamOutcome::of_status(head.status), watch.read());
                 if head.extensions.get::<Attempts>().is_some_and(|attempts| attempts.0 > 1) {
@@ -236,6 +248,7 @@ impl Proxy {
                 Ok(Answer { head, body: counted(body, &bytes.received), permit, take_off })
             }
             Err(error) => {
+                span.note(Fact::Failure(outcome_of(error.fault()).label()));
                 match error.fault() {
                     UpstreamFault::Unreachable => reservation.fail(Reach::Unreachable),
                     UpstreamFault::Timeout | UpstreamFault::Broken => reservation.fail(Reach::Reached),

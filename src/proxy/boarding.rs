@@ -30,6 +30,8 @@ use crate::proxy::outgoing;
 use crate::proxy::reply::{self, Presentation, Reply, Source};
 use crate::proxy::{Miss, Proxy, Target};
 use crate::routes::spelling::normalized_path;
+use crate::traces::fact::Fact;
+use crate::traces::{Span, Step};
 use crate::upstream::OutgoingBody;
 use crate::upstream::error::UpstreamFault;
 
@@ -155,13 +157,17 @@ impl Proxy {
             );
         let demand = if must_ask { Demand::Validation } else { Demand::Freshness };
         let (seat, boarding) = self.take_seat(&miss.target, demand, key).await;
+        let mut span = Span::default();
         if boarding == Boarding::Collapsed {
             self.metrics().flights.joined();
+            span = miss.target.request.trace().enter(Step::Flight);
+            span.note(Fact::Collapsed);
         }
         let landing = seat.landed().await.unwrap_or_else(|FlightLost| {
             self.metrics().flights.lost();
             Landing::failed(ForwardFailure::Lost)
         });
+        span.link(&landing.trace);
         (landing, boarding)
     }
 
@@ -340,6 +346,7 @@ impl Proxy {
         stored: &Arc<StoredResponse>,
         source: Source,
     ) -> Response<ReplyBody> {
+        let _span = target.request.trace().enter(Step::Reply);
         let how = Presentation {
             request: &target.request,
             known_hosts: self.regions().known_hosts(),

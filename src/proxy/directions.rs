@@ -32,6 +32,7 @@ use crate::proxy::reply::Reply;
 use crate::regions::DirectedRequest;
 use crate::routes::place::Place;
 use crate::routes::spelling::normalized_path;
+use crate::traces::Trace;
 use crate::upstream::OutgoingBody;
 use crate::upstream::error::UpstreamFault;
 
@@ -134,15 +135,15 @@ impl Word {
 }
 
 impl Proxy {
-    /// Decides where a request goes.
-    pub fn direct(&self, request: Arc<AdmittedRequest>) -> Arc<DirectedRequest> {
+    /// Decides where a request goes, which is worked for at this place in a trace.
+    pub fn direct(&self, request: Arc<AdmittedRequest>, trace: Trace) -> Arc<DirectedRequest> {
         if self.regions().routing() == Routing::ByOrganization
             && let Some(claim) = request.credential().and_then(Credential::claim)
             && !self.regions().is_known(&claim.region_url)
         {
             self.metrics().regions.ignored(ClaimSource::Token);
         }
-        self.directed(self.regions().direct(request, self.clock().now()))
+        self.directed(self.regions().direct(request, self.clock().now()).traced(trace))
     }
 
     fn directed(&self, request: DirectedRequest) -> Arc<DirectedRequest> {

@@ -35,6 +35,8 @@ use crate::proxy::provenance::TakeOff;
 use crate::proxy::sharing;
 use crate::proxy::{Proxy, Target};
 use crate::routes::spelling::normalized_path;
+use crate::traces::fact::Fact;
+use crate::traces::{Span, Step, Trace};
 use crate::upstream::error::UpstreamFault;
 
 /// Decoding this many bytes of gzip takes long enough to be done elsewhere.
@@ -62,7 +64,28 @@ pub enum Demand {
     Validation,
 }
 
+impl Itinerary {
+    /// Returns the same, flown within a span.
+    fn within(self, span: &Span) -> Self {
+        if !span.is_recorded() {
+            return self;
+        }
+        let request = Arc::unwrap_or_clone(self.target.request).traced(span.trace());
+        Self { target: Target { request: Arc::new(request), ..self.target }, ..self }
+    }
+}
+
 impl Demand {
+    /// Returns its one spelling.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Freshness => "freshness",
+            Self::Refreshment => "refreshment",
+            Self::RefreshAhead => "refresh-ahead",
+            Self::Validation => "validation",
+        }
+    }
+
     /// Returns whether what is stored now will do.
     const fn is_met_by(self, decision: Decision) -> bool {
         match (self, decision) {
@@ -93,7 +116,11 @@ struct Approach {
 impl Proxy {
     /// Flies: the body of the task that every passenger waits for.
     pub async fn fly(self, itinerary: Itinerary) -> Landing {
-        let landing = self.fly_there(&itinerary).await;
+        let mut span = itinerary.target.request.trace().enter(Step::Flight);
+        span.note(Fact::Demand(itinerary.demand.label()));
+        let itinerary = itinerary.within(&span);
+        let mut landing = self.fly_there(&itinerary).await;
+        landing.trace = span.trace();
         let outcome = if landing.is_fresh_again() { RefreshOutcome::Ok } else { RefreshOutcome::Failed };
         match itinerary.demand {
             Demand::Refreshment => self.metrics().flights.refreshed(outcome),
@@ -106,7 +133,7 @@ impl Proxy {
 
     async fn fly_there(&self, itinerary: &Itinerary) -> Landing {
         let request = &itinerary.target.request;
-        let found = self.store().look_up(itinerary.target.primary, request.fields()).await;
+        let found = self.look_up(itinerary.target.primary, request).await;
         // Somebody may have stored it between this caller's look-up and its taking off.
         let decision = freshness::decide(request, &found, self.policy(), self.clock().now());
         if let Found::Stored(response, _) = &found
@@ -178,6 +205,7 @@ impl Proxy {
     async fn receive(&self, itinerary: &Itinerary, answer: Answer) -> Landing {
         let Answer { head, body, permit, take_off } = answer;
         let request = &itinerary.target.request;
+        let _span = request.trace().enter(Step::Keep);
         if !self.is_shareable(request, head.status, &head.headers) {
             self.metrics().store.not_stored(NotStoredReason::NotStorable);
             self.note_absence(request, head.status);
@@ -232,7 +260,7 @@ impl Proxy {
         let response = StoredResponse::new(head.status, &head.headers, body, provenance);
         let (response, withheld) = sharing::withhold(request, response);
         let cargo = self.cargo(itinerary, response, verdict).await;
-        Landing { cargo, upstream: Some(head.status), limits, withheld }
+        Landing { cargo, upstream: Some(head.status), limits, withheld, trace: Trace::default() }
     }
 
     /// Freshens what is stored by a 304, unless that says that it may be kept no longer.
@@ -267,7 +295,7 @@ impl Proxy {
             *audience = Audience::Owner;
             self.grounded().add(itinerary.target.primary.key(), self.clock().now());
         }
-        Landing { cargo, upstream: Some(head.status), limits, withheld }
+        Landing { cargo, upstream: Some(head.status), limits, withheld, trace: Trace::default() }
     }
 
     /// Stores a response if it may be stored, and hands it to the passengers.

@@ -16,6 +16,7 @@ use crate::cache::terms::Trouble;
 use crate::handling::{Hold, Refusal, RefusalReason};
 use crate::proxy::body::ReplyBody;
 use crate::proxy::provenance::is_absence;
+use crate::traces::Trace;
 use crate::upstream::error::UpstreamFault;
 
 /// What a flight brings, for every passenger.
@@ -29,6 +30,8 @@ pub struct Landing {
     pub limits: Arc<HeaderMap>,
     /// Fields that only the passenger gets for whom it took off: those that are kept from reuse.
     pub withheld: Arc<HeaderMap>,
+    /// The place in a trace where it was fetched, which may be another request's.
+    pub trace: Trace,
 }
 
 /// The response that a flight brings.
@@ -209,6 +212,7 @@ impl Landing {
 
     /// Makes a landing with no fields beside the response's own.
     pub fn bringing(cargo: Cargo, upstream: Option<StatusCode>) -> Self {
-        Self { cargo, upstream, limits: Arc::default(), withheld: Arc::default() }
+        let (limits, withheld, trace) = Default::default();
+        Self { cargo, upstream, limits, withheld, trace }
     }
 }

@@ -1,4 +1,4 @@
-//! Records what became of a request: `Cache-Status`, the metrics and the log, all from one [`Exchange`].
+//! Records what became of a request: `Cache-Status`, the metrics, the log and the span, all from one [`Exchange`].
 //!
 //! Invariants: every answer gets a `Cache-Status` member of ours, after those of caches nearer to upstream
 //! ([RFC 9211 §2]); hits are counted, and logged only when asked for; no query, field or credential is logged,
@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
 use crate::admission::AdmittedRequest;
@@ -26,6 +27,8 @@ use crate::proxy::ledger::{Answer, Cost, Quality};
 use crate::proxy::reply::Reply;
 use crate::regions::DirectedRequest;
 use crate::routes::RouteLabel;
+use crate::traces::fact::Fact;
+use crate::traces::{Span, Trace, Traces};
 
 /// One request, from its head to its answer's head.
 #[derive(Debug)]
@@ -37,20 +40,27 @@ pub struct Exchange {
     partition: CredentialPartition,
     upstream: Option<Arc<str>>,
     bearing: Option<Bearing>,
+    span: Span,
 }
 
 impl Exchange {
     /// Begins with a request's arrival.
-    pub fn begin(method: &Method) -> Self {
+    pub fn begin(head: &Parts, traces: &Traces) -> Self {
         Self {
             watch: Stopwatch::start(),
-            method: method.clone(),
+            method: head.method.clone(),
             route: RouteLabel::Other,
             class: None,
             partition: CredentialPartition::ANONYMOUS,
             upstream: None,
             bearing: None,
+            span: traces.begin(&head.method, &head.headers),
         }
+    }
+
+    /// Returns the place in a trace where the request is worked for.
+    pub fn trace(&self) -> Trace {
+        self.span.trace()
     }
 
     /// Notes what admission found out about the request.
@@ -58,6 +68,9 @@ impl Exchange {
         self.route = request.route().label.clone();
         self.class = request.route().class().cloned();
         self.partition = request.partition();
+        if self.span.is_recorded() {
+            self.span.note(Fact::Scheme(&request.base().scheme()));
+        }
     }
 
     /// Notes where the request goes.
@@ -67,7 +80,7 @@ impl Exchange {
     }
 
     /// Ends with the answer: counts it, logs it, and says in it what was done.
-    pub fn end(self, reply: Reply, rooms: &Rooms) -> Response<ReplyBody> {
+    pub fn end(mut self, reply: Reply, rooms: &Rooms) -> Response<ReplyBody> {
         let Reply { mut response, handling, status } = reply;
         response.headers_mut().append(CACHE_STATUS, status.render());
         response.body_mut().count(&rooms.metrics.bytes, source_of(handling, &status));
@@ -88,7 +101,21 @@ impl Exchange {
             let line = Line { exchange: &self, handling, status, answered: response.status(), elapsed };
             line.log(rooms.admission.fingerprint(self.partition));
         }
+        if self.span.is_recorded() {
+            self.describe(handling, response.status(), rooms);
+        }
         response
+    }
+
+    /// Says in the request's span what became of it.
+    fn describe(&mut self, handling: Handling, status: StatusCode, rooms: &Rooms) {
+        self.span.note(Fact::Method(&self.method));
+        self.span.note(Fact::Route(&self.route));
+        self.span.note(Fact::Status(status));
+        self.span.note(Fact::Handling(handling));
+        if let Some(fingerprint) = rooms.admission.fingerprint(self.partition) {
+            self.span.note(Fact::Credential(fingerprint));
+        }
     }
 }
 
