@@ -20,6 +20,7 @@ mod operating;
 mod serving;
 mod silos;
 mod stopping;
+mod traces;
 mod versions;
 mod webhooks;
 mod writing;

@@ -27,5 +27,6 @@ mod staleness;
 mod storing;
 mod support;
 mod tidy;
+mod traces;
 mod trespass;
 mod writes;

@@ -6,3 +6,4 @@ pub(crate) mod dice;
 pub(crate) mod http;
 pub(crate) mod limited;
 pub(crate) mod scripted;
+pub(crate) mod spans;
