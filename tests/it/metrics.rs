@@ -97,6 +97,7 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("sentrybox_allocator_resident_bytes", "tests/it/end_to_end/operating.rs"),
     ("process_resident_memory_bytes", "tests/it/end_to_end/operating.rs"),
     ("process_start_time_seconds", "tests/it/end_to_end/operating.rs"),
+    ("sentrybox_trace_spans_total", "tests/it/traces.rs"),
     ("sentrybox_build_info", "src/metrics.rs"),
 ];
 
