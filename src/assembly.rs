@@ -9,7 +9,6 @@ use aws_lc_rs::rand;
 
 use crate::admission::Admission;
 use crate::budget::Budget;
-use crate::budget::levels::Levels;
 use crate::cache::generations::Generations;
 use crate::cache::key::KeyHasher;
 use crate::cache::single_flight::Flights;
@@ -18,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Problem};
 use crate::credential::{CredentialKeys, derive_key};
 use crate::exporter::{Exporter, NoCollector};
-use crate::metrics::budget_levels::{BudgetLevels, GateKind, RouteLevels};
+use crate::metrics::budget_levels::BudgetLevels;
 use crate::metrics::store::StoreLevels;
 use crate::metrics::{LabelValues, Metrics};
 use crate::proxy::body::BodyMemory;
@@ -146,33 +145,13 @@ fn measure(proxy: &Proxy, metrics: &Metrics) {
     }));
     let levels = proxy.downgrade();
     metrics.budget.measure_with(Box::new(move || {
-        levels.upgrade().map_or_else(BudgetLevels::default, |rooms| budget_levels(&rooms.budget.levels()))
+        levels.upgrade().map_or_else(BudgetLevels::default, |rooms| rooms.budget.levels())
     }));
     let levels = proxy.downgrade();
     metrics.regions.measure_with(Box::new(move || {
         let known = levels.upgrade().map_or(0, |rooms| rooms.regions.organizations().count());
         u64::try_from(known).unwrap_or(u64::MAX)
     }));
-}
-
-/// Returns the budget's levels as the metrics know them.
-fn budget_levels(levels: &Levels) -> BudgetLevels {
-    let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
-    let routes = levels.routes.iter().map(|(route, level)| RouteLevels {
-        route: route.as_str().to_owned(),
-        remaining: level.remaining,
-        waiting: count(level.waiting),
-    });
-    BudgetLevels {
-        waiting: count(levels.waiting),
-        max_waiting: count(levels.max_waiting),
-        closed_gates: [
-            (GateKind::Limit, count(levels.closed.limits)),
-            (GateKind::Route, count(levels.closed.routes)),
-            (GateKind::Upstream, count(levels.closed.upstreams)),
-        ],
-        routes: routes.collect(),
-    }
 }
 
 /// Returns the deployment's secret, or a random one for this process.

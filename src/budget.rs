@@ -11,7 +11,7 @@
 //! | [`upstream_state`], [`upstream_clock`] | an upstream as a whole, and how late it is there |
 //! | [`gate`] | what refuses or fails is left alone until one request has gone to see |
 //! | [`scheduler`], [`mod@line`] | who goes, who waits in which order, who is refused |
-//! | [`levels`] | how short each limit is, for those who look on |
+//! | [`levels`] | a limit as those see it who look on |
 //!
 //! What goes at a client's pace must not hold up everybody else: requests that bring a body share at most half of the
 //! capacity among them, and their permits, like those of answers that stream to a client, lapse after ten seconds. Sentry
@@ -30,7 +30,7 @@ use tokio::time;
 
 use crate::budget::account::Loss;
 use crate::budget::ask::{Ask, BRIEF, Limit, Load, Patience, Payer};
-use crate::budget::levels::{Bucket, Levels};
+use crate::budget::levels::CallerLimit;
 use crate::budget::line::Place;
 use crate::budget::observation::{Headroom, Observation, Outlook};
 use crate::budget::permit::Reservation;
@@ -39,6 +39,7 @@ use crate::budget::scheduler::{Affected, Entry, Scheduler};
 use crate::clock::Clock;
 use crate::config::budget::BudgetConfig;
 use crate::handling::Hold;
+use crate::metrics::budget_levels::BudgetLevels;
 
 pub mod account;
 pub mod ask;
@@ -147,12 +148,12 @@ impl Budget {
     }
 
     /// Returns how long the line is, what is closed, and what is left by route.
-    pub fn levels(&self) -> Levels {
-        self.0.as_ref().map_or_else(Levels::default, |shared| shared.scheduler().levels(shared.now()))
+    pub fn levels(&self) -> BudgetLevels {
+        self.0.as_ref().map_or_else(BudgetLevels::default, |shared| shared.scheduler().levels(shared.now()))
     }
 
     /// Returns the limits of which the least is left, `most` of them.
-    pub fn shortest(&self, most: usize) -> Vec<Bucket> {
+    pub fn shortest(&self, most: usize) -> Vec<CallerLimit> {
         self.0.as_ref().map_or_else(Vec::new, |shared| shared.scheduler().shortest(most, shared.now()))
     }
 }
@@ -283,10 +284,10 @@ mod tests {
     use http::header::HeaderMap;
 
     use crate::budget::account::Reach;
-    use crate::budget::levels::ClosedGates;
     use crate::budget::permit::Permit;
     use crate::config::load;
     use crate::credential::{BudgetIdentity, CredentialPartition};
+    use crate::metrics::budget_levels::ClosedGates;
     use crate::routes::RouteLabel;
     use crate::testing::{SUBJECT, asked, fields};
 

@@ -127,19 +127,22 @@ impl Exporter {
     async fn run(mut self, mut end: oneshot::Receiver<()>) {
         let mut batch = Vec::new();
         loop {
-            let is_near_end = tokio::select! {
+            let is_over = tokio::select! {
                 biased;
                 _ = &mut end => true,
                 () = gather(&mut self.spans, &mut batch) => batch.is_empty(),
             };
-            if is_near_end {
+            if is_over {
                 break;
             }
             self.send(std::mem::take(&mut batch)).await;
         }
+        if !batch.is_empty() {
+            self.send(std::mem::take(&mut batch)).await;
+        }
         self.spans.close();
         // Closed, it gives what there is and then nothing.
-        while self.spans.recv_many(&mut batch, LARGEST_BATCH).await > 0 || !batch.is_empty() {
+        while self.spans.recv_many(&mut batch, LARGEST_BATCH).await > 0 {
             self.send(std::mem::take(&mut batch)).await;
         }
     }
@@ -161,7 +164,7 @@ impl Exporter {
 
 /// Waits for a span, and for what ends within a while after it; for nothing once no span can come any more.
 async fn gather(spans: &mut EndedSpans, batch: &mut Vec<SpanData>) {
-    if batch.is_empty() && spans.recv_many(batch, LARGEST_BATCH).await == 0 {
+    if spans.recv_many(batch, LARGEST_BATCH).await == 0 {
         return;
     }
     let further = async {

@@ -37,6 +37,10 @@ pub enum Handling {
 }
 
 impl Handling {
+    /// The ways to be answered from the store without waiting for upstream.
+    pub const REUSES: [Self; 4] =
+        [Self::Reuse, Self::ReuseThenRevalidate, Self::ReuseUnderPressure, Self::RefreshAhead];
+
     /// Returns the label of the handling alone: a small closed set, for metrics.
     pub const fn label(self) -> &'static str {
         match self {

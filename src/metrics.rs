@@ -1,8 +1,8 @@
 //! Every metric in one place: name, unit, labels.
 //!
-//! Rooms count through typed methods (`metrics.requests.observe(..)`, `metrics.store.inserted()`); nobody else
-//! knows a metric's name. A label's value is one of a closed set that is known at start, and its handle is
-//! resolved once. A test holds this table and the registry together:
+//! Rooms count through typed methods (`metrics.requests.observe(..)`, `metrics.store.inserted()`), and know no metric's name;
+//! the dashboard reads them by name, as a scraper does. A label's value is one of a closed set that is known at start, and its
+//! handle is resolved once. Tests hold this table together with the registry, with what the dashboard reads and with `deploy/`:
 //!
 //! | Metric | Type | Labels | Counts |
 //! |---|---|---|---|
@@ -211,7 +211,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::metrics::budget_levels::{BudgetLevels, GateKind, RouteLevels};
+    use crate::metrics::budget_levels::{BudgetLevels, ClosedGates, RouteLevel};
     use crate::metrics::store::StoreLevels;
 
     /// One row: the metric's type and its labels.
@@ -257,12 +257,8 @@ mod tests {
         metrics.budget.measure_with(Box::new(|| BudgetLevels {
             waiting: 5,
             max_waiting: 6,
-            closed_gates: [(GateKind::Limit, 2), (GateKind::Route, 0), (GateKind::Upstream, 1)],
-            routes: vec![RouteLevels {
-                route: "/api/0/known/".to_owned(),
-                remaining: Some(0.25),
-                waiting: 4,
-            }],
+            closed: ClosedGates { limits: 2, routes: 0, upstreams: 1 },
+            routes: vec![RouteLevel { route: "/api/0/known/".to_owned(), remaining: Some(0.25), waiting: 4 }],
         }));
         metrics.regions.measure_with(Box::new(|| 9));
         metrics

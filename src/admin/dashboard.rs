@@ -3,8 +3,8 @@
 //! A task takes a sample of the metrics every few seconds; the page draws the last hours from them, and asks again by itself.
 //! All that it needs comes from here: style, script and pictures are our own, and nothing is asked of another host.
 //!
-//! Invariants: memory and work are bounded, however much is stored and however many look on; nothing on a request's way waits
-//! for the dashboard; no credential is shown. Not here: who may look (`admin::guard`), purging (`admin`).
+//! Invariants: memory is bounded, and what is stored is counted at most every few seconds, however many look on; a request
+//! waits for it only while the budget's lock is held to copy what is shown; no credential is shown. Not here: who may look (`admin::guard`), purging (`admin`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,7 +67,7 @@ pub struct Dashboard {
     proxy: Proxy,
     readiness: Readiness,
     past: Mutex<Past>,
-    stored: Mutex<Option<Stored>>,
+    stored: tokio::sync::Mutex<Option<Stored>>,
 }
 
 /// What was seen so far.
@@ -90,7 +90,7 @@ impl Dashboard {
         let (reading, now) = (Reading::take(proxy.metrics()), proxy.clock().now());
         let past =
             Past { history: History::begin(Totals::of(&reading)), events: Events::begin(&reading, now) };
-        Self { proxy, readiness, past: Mutex::new(past), stored: Mutex::new(None) }
+        Self { proxy, readiness, past: Mutex::new(past), stored: tokio::sync::Mutex::new(None) }
     }
 
     /// Takes a sample every few seconds, for ever.
@@ -153,17 +153,16 @@ impl Dashboard {
         scene.write()
     }
 
-    /// Returns what is stored, counted a moment ago at the most.
+    /// Returns what is stored, counted a moment ago at the most: once for all who ask at a time.
     async fn stored(&self) -> BTreeMap<RouteLabel, Holding> {
+        let mut known = self.stored.lock().await;
         let now = self.proxy.clock().now();
-        let is_recent = |stored: &Stored| now.duration_since(stored.at).unwrap_or_default() < COUNTED_FOR;
-        let known = self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(known) = known.filter(is_recent) {
-            return known.by_route;
+        let is_recent = |stored: &&Stored| now.duration_since(stored.at).unwrap_or_default() < COUNTED_FOR;
+        if let Some(recent) = known.as_ref().filter(is_recent) {
+            return recent.by_route.clone();
         }
         let by_route = self.proxy.stored_by_route().await;
-        let counted = Stored { at: now, by_route: by_route.clone() };
-        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
+        *known = Some(Stored { at: now, by_route: by_route.clone() });
         by_route
     }
 }

@@ -1,9 +1,9 @@
 //! Decides who may ask the admin listener for what.
 //!
-//! Two doors. The token, where one is set: whoever has it is an operator, as `Bearer`, or as the password that a browser asks
-//! its user for. And for what changes something: no
-//! request that a browser sends on behalf of another site, whether it comes as such (`Origin`, `Sec-Fetch-Site`) or
-//! under a name that was made to point here (DNS rebinding).
+//! Three doors. The token, where one is set: whoever has it is an operator, as `Bearer`, or as the password that a browser
+//! asks its user for. For what changes something: no request that a browser sends on behalf of another site (`Origin`,
+//! `Sec-Fetch-Site`). For that, and for what tells who is served, where no token is set: no name that was made to point here
+//! (DNS rebinding).
 //!
 //! Invariants: the token is compared in constant time, and never printed.
 //! Not here: which endpoints are public (`admin`).
@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue, header, request};
 
 use crate::config::Secret;
 
-/// Why a request that would change something is not from an operator.
+/// Why a request is not taken for an operator's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// A page of another site sent it.
@@ -84,9 +84,10 @@ impl Guard {
             }
         }
         // What a browser has been given as a password it sends along whoever asks it to: then the page must say whose it is.
-        let is_from_browser =
-            head.headers.get(header::AUTHORIZATION).and_then(|value| after_scheme(value, b"Basic "));
-        if is_from_browser.is_some() && !head.headers.contains_key(header::ORIGIN) {
+        let is_basic = |value| after_scheme(value, b"Basic ").is_some();
+        if head.headers.get(header::AUTHORIZATION).is_some_and(is_basic)
+            && !head.headers.contains_key(header::ORIGIN)
+        {
             return Err(Foreign::Site);
         }
         self.refuse_strange_name(head)

@@ -1,9 +1,7 @@
-//! How short each limit is at one moment, for those who look on: metrics, dashboard. Plain data.
+//! One limit of one caller as it is at one moment, for those who look on. Plain data.
 //!
-//! Invariants: as many rows as there are routes, and of limits only as many as are asked for, the shortest first; reading
-//! changes nothing. Not here: what follows from it (`budget::scheduler`), how it is shown (`metrics`, `admin`).
+//! Not here: what follows from it (`budget::scheduler`), how it is shown (`admin`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,52 +10,11 @@ use http::Method;
 use crate::budget::limit_fields::LimitFields;
 use crate::credential::BudgetIdentity;
 use crate::handling::Hold;
-use crate::pressure::Pressure;
 use crate::routes::RouteLabel;
-
-/// How long the line is, what is closed, and what is left by route.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Levels {
-    /// Requests that wait.
-    pub waiting: usize,
-    /// Most requests that may wait.
-    pub max_waiting: usize,
-    /// Gates that are closed.
-    pub closed: ClosedGates,
-    /// What is left, and who waits, by route.
-    pub routes: BTreeMap<RouteLabel, RouteLevel>,
-}
-
-/// Gates that let nothing pass now, by what they stand before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClosedGates {
-    /// Limits that a 429 has closed.
-    pub limits: usize,
-    /// Routes that are refused or fail.
-    pub routes: usize,
-    /// Upstreams that fail as a whole.
-    pub upstreams: usize,
-}
-
-/// One route, over all callers.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct RouteLevel {
-    /// The least share of a window that is left to anybody, from 0 to 1; `None` where no limit is known.
-    pub remaining: Option<f64>,
-    /// Requests that wait.
-    pub waiting: usize,
-}
-
-impl RouteLevel {
-    /// Takes in what is left to one more caller.
-    pub fn note_remaining(&mut self, share: f64) {
-        self.remaining = Some(self.remaining.map_or(share, |least| least.min(share)));
-    }
-}
 
 /// One limit of one caller.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Bucket {
+pub struct CallerLimit {
     /// Name of the upstream.
     pub upstream: Arc<str>,
     /// Whose limit it is.
@@ -68,8 +25,6 @@ pub struct Bucket {
     pub routes: Vec<RouteLabel>,
     /// What is allowed, and left.
     pub limit: LimitFields,
-    /// How much is in use.
-    pub pressure: Pressure,
     /// For how long it is closed, and by what; `None` when it is open.
     pub closed: Option<(Duration, Hold)>,
     /// Requests that wait for any limit of this caller and method.

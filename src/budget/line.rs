@@ -223,7 +223,7 @@ impl Line {
     }
 
     /// Calls `note` with each queue's route, and how many wait in it.
-    pub fn count_by_route(&self, mut note: impl FnMut(&RouteLabel, usize)) {
+    pub fn count_by_route<'a>(&'a self, mut note: impl FnMut(&'a RouteLabel, usize)) {
         for (route, queue) in self.queues.values().flatten() {
             note(route, queue.len());
         }

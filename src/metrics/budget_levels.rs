@@ -16,47 +16,42 @@ use prometheus_client::registry::Registry;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct BudgetLevels {
     /// Requests that wait.
-    pub waiting: u64,
+    pub waiting: usize,
     /// Most requests that may wait.
-    pub max_waiting: u64,
-    /// Closed gates, by what they stand before.
-    pub closed_gates: [(GateKind, u64); 3],
+    pub max_waiting: usize,
+    /// Gates that let nothing pass now.
+    pub closed: ClosedGates,
     /// One row for each route of which something is known.
-    pub routes: Vec<RouteLevels>,
+    pub routes: Vec<RouteLevel>,
 }
 
-/// What a gate stands before.
+/// Gates that let nothing pass now, by what they stand before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum GateKind {
-    /// One limit, which a 429 has closed.
-    #[default]
-    Limit,
-    /// One route of one caller, which is refused or fails.
-    Route,
-    /// One upstream as a whole, which fails.
-    Upstream,
+pub struct ClosedGates {
+    /// Limits that a 429 has closed.
+    pub limits: usize,
+    /// Routes of one caller that are refused or fail.
+    pub routes: usize,
+    /// Upstreams that fail as a whole.
+    pub upstreams: usize,
 }
 
-impl GateKind {
-    /// Returns the one spelling of the kind.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Limit => "limit",
-            Self::Route => "route",
-            Self::Upstream => "upstream",
-        }
+impl ClosedGates {
+    /// Returns how many there are by the values of the label `kind`.
+    fn by_kind(self) -> [(&'static str, usize); 3] {
+        [("limit", self.limits), ("route", self.routes), ("upstream", self.upstreams)]
     }
 }
 
-/// One route.
+/// One route, over all callers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RouteLevels {
+pub struct RouteLevel {
     /// Its template, or `other`.
     pub route: String,
-    /// The least share of a window that is left to anybody; `None` where no limit is known.
+    /// The least share of a window that is left to anybody, from 0 to 1; `None` where no limit is known.
     pub remaining: Option<f64>,
     /// Requests that wait.
-    pub waiting: u64,
+    pub waiting: usize,
 }
 
 /// Reads the budget's levels.
@@ -96,17 +91,17 @@ impl Collector for LevelGauges {
         ];
         for (name, help, level) in plain {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(level).encode(metric)?;
+            gauge(level).encode(metric)?;
         }
         let help = "Limits, routes and upstreams that are not asked after refusals or failures.";
         let mut metric = encoder.encode_descriptor("budget_gates_closed", help, None, MetricType::Gauge)?;
-        for (kind, closed) in levels.closed_gates {
-            ConstGauge::new(closed).encode(metric.encode_family(&[("kind", kind.label())])?)?;
+        for (kind, closed) in levels.closed.by_kind() {
+            gauge(closed).encode(metric.encode_family(&[("kind", kind)])?)?;
         }
         let help = "Least share of a limit that is left to anybody.";
         let name = "budget_remaining_ratio";
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for RouteLevels { route, remaining, .. } in &levels.routes {
+        for RouteLevel { route, remaining, .. } in &levels.routes {
             if let Some(remaining) = remaining {
                 ConstGauge::new(*remaining).encode(metric.encode_family(&[("route", route.as_str())])?)?;
             }
@@ -114,9 +109,13 @@ impl Collector for LevelGauges {
         let name = "budget_waiting_by_route";
         let mut metric =
             encoder.encode_descriptor(name, "Requests that wait, by route.", None, MetricType::Gauge)?;
-        for RouteLevels { route, waiting, .. } in &levels.routes {
-            ConstGauge::new(*waiting).encode(metric.encode_family(&[("route", route.as_str())])?)?;
+        for RouteLevel { route, waiting, .. } in &levels.routes {
+            gauge(*waiting).encode(metric.encode_family(&[("route", route.as_str())])?)?;
         }
         Ok(())
     }
+}
+
+fn gauge(level: usize) -> ConstGauge<u64> {
+    ConstGauge::new(u64::try_from(level).unwrap_or(u64::MAX))
 }

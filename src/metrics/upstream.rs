@@ -36,6 +36,9 @@ pub enum UpstreamOutcome {
 }
 
 impl UpstreamOutcome {
+    /// How a request fails, as opposed to being refused or answered.
+    pub const FAILURES: [Self; 4] = [Self::ServerError, Self::Unreachable, Self::Timeout, Self::Broken];
+
     /// Returns the outcome of a request that was answered with `status`.
     pub fn of_status(status: StatusCode) -> Self {
         match status.as_u16() {

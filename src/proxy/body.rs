@@ -102,8 +102,12 @@ impl ReplyBody {
     pub fn count(&mut self, metrics: &ByteMetrics, source: BodySource) {
         match self {
             Self::Whole(bytes) => metrics.answered(source, bytes.as_ref().map_or(0, Bytes::len)),
-            // Handed to its task by now.
-            Self::Streaming(_) => {}
+            Self::Streaming(stream) => {
+                if let Some(counter) = metrics.answering(source) {
+                    counter.add(stream.read.as_ref().map_or(0, Bytes::len));
+                    stream.rest = counted(std::mem::take(&mut stream.rest), &counter);
+                }
+            }
             Self::Relayed(relay) => relay.counter = metrics.answering(source),
         }
     }

@@ -212,7 +212,6 @@ impl Landing {
 
     /// Makes a landing with no fields beside the response's own.
     pub fn bringing(cargo: Cargo, upstream: Option<StatusCode>) -> Self {
-        let (limits, withheld, trace) = Default::default();
-        Self { cargo, upstream, limits, withheld, trace }
+        Self { cargo, upstream, limits: Arc::default(), withheld: Arc::default(), trace: Trace::default() }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::budget::levels::Bucket;
+use crate::budget::levels::CallerLimit;
 use crate::budget::limit_fields::LimitFields;
 use crate::cache::store::holdings::Holding;
 use crate::handling::Hold;
@@ -38,14 +38,14 @@ pub struct BudgetView {
 impl Proxy {
     /// Returns the limits of which the least is left, `most` of them.
     pub fn shortest_budgets(&self, most: usize) -> Vec<BudgetView> {
-        let view = |bucket: Bucket| BudgetView {
-            upstream: bucket.upstream,
-            caller: self.0.admission.name_of(bucket.identity),
-            method: bucket.method,
-            routes: bucket.routes,
-            limit: bucket.limit,
-            closed: bucket.closed,
-            waiting: bucket.waiting,
+        let view = |known: CallerLimit| BudgetView {
+            upstream: known.upstream,
+            caller: self.0.admission.name_of(known.identity),
+            method: known.method,
+            routes: known.routes,
+            limit: known.limit,
+            closed: known.closed,
+            waiting: known.waiting,
         };
         self.budget().shortest(most).into_iter().map(view).collect()
     }

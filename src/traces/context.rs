@@ -3,8 +3,8 @@
 //! A client says in `traceparent` which span of its own it asks in, or in `sentry-trace`; Sentry is told the span of ours
 //! that asks it, in `traceparent` and, where the client sent it, in `sentry-trace`. `baggage` passes as it is.
 //!
-//! Invariants: what is malformed, comes twice or is too long counts as not there, and does not travel on; nothing of a
-//! field's value but two identifiers and a flag gets into a span. Not here: deciding what is traced (`traces`).
+//! Invariants: a `traceparent` or `sentry-trace` that is malformed or comes twice counts as not there, and does not travel on;
+//! nor does any of the fields that is longer than 8 KiB; nothing of a value but two identifiers and a flag gets into a span. Not here: deciding what is traced (`traces`).
 //!
 //! [Trace Context §3]: https://www.w3.org/TR/trace-context/#trace-context-http-headers-format
 

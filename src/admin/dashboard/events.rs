@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
+use crate::admin::dashboard::history::Totals;
 use crate::admin::dashboard::reading::Reading;
 
 /// Most entries.
@@ -80,8 +81,6 @@ impl EventKind {
 pub struct Event {
     /// What kind of thing.
     pub kind: EventKind,
-    /// When it happened first.
-    pub first: SystemTime,
     /// When it happened last.
     pub last: SystemTime,
     /// How often.
@@ -104,11 +103,11 @@ struct Marks {
 
 impl Marks {
     fn of(reading: &Reading) -> Self {
-        let sent = |outcome| reading.count("sentrybox_upstream_requests_total", &[("outcome", outcome)]);
+        let totals = Totals::of(reading);
         let reloads = |outcome| reading.count("sentrybox_config_reloads_total", &[("outcome", outcome)]);
         Self {
-            upstream_refused: sent("429"),
-            upstream_failed: ["5xx", "unreachable", "timeout", "broken"].into_iter().map(sent).sum(),
+            upstream_refused: totals.upstream_refused,
+            upstream_failed: totals.upstream_failed,
             broken_upstreams: reading.count("sentrybox_budget_gates_closed", &[("kind", "upstream")]),
             webhooks: reading.count("sentrybox_invalidations_total", &[("cause", "webhook")]),
             accepted: reloads("accepted"),
@@ -138,7 +137,7 @@ impl Events {
         if self.entries.len() == MOST {
             self.entries.pop_front();
         }
-        self.entries.push_back(Event { kind, first: now, last: now, count: 1, detail });
+        self.entries.push_back(Event { kind, last: now, count: 1, detail });
     }
 
     /// Notes that something has happened so many times more.

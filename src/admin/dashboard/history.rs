@@ -1,18 +1,23 @@
 //! The last hours, in a fixed amount of memory: what was counted in each interval, and the sums of any stretch of them.
 //!
-//! Invariants: the memory is taken when the history begins and never grows; a restart of a counter counts as nothing.
+//! Invariant: the memory is taken when the history begins and never grows.
 //! Not here: when samples are taken (`admin::dashboard`), how they are drawn (`admin::dashboard::panels`). `now` is an argument.
 
 use std::time::{Duration, SystemTime};
 
 use crate::admin::dashboard::reading::{BUCKET_COUNT, Reading};
+use crate::handling::Handling;
 use crate::metrics::BUCKETS;
+use crate::metrics::closed::ClosedLabel as _;
+use crate::metrics::upstream::UpstreamOutcome;
 
 /// How long one interval is.
-pub const INTERVAL: Duration = Duration::from_secs(5);
+pub const INTERVAL: Duration = Duration::from_secs(INTERVAL_SECONDS as u64);
 
-/// How many intervals are kept: six hours.
-pub const KEPT: usize = 6 * 720;
+/// How many intervals are kept: six hours of them.
+pub const KEPT: usize = 6 * 3_600 / INTERVAL_SECONDS;
+
+const INTERVAL_SECONDS: usize = 5;
 
 /// What was counted since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,7 +50,9 @@ impl Totals {
     /// Reads what was counted.
     pub fn of(reading: &Reading) -> Self {
         let handled = |handling| reading.count("sentrybox_requests_total", &[("handling", handling)]);
-        let sent = |outcome| reading.count("sentrybox_upstream_requests_total", &[("outcome", outcome)]);
+        let sent = |outcome: UpstreamOutcome| {
+            reading.count("sentrybox_upstream_requests_total", &[("outcome", outcome.label())])
+        };
         let took = |handling| {
             Latency(reading.buckets("sentrybox_request_duration_seconds", &[("handling", handling)]))
         };
@@ -57,9 +64,11 @@ impl Totals {
             refused,
             saved: reading.count("sentrybox_saved_requests_total", &[]),
             upstream: reading.count("sentrybox_upstream_requests_total", &[]),
-            upstream_refused: sent("429"),
-            upstream_failed: ["5xx", "unreachable", "timeout", "broken"].into_iter().map(sent).sum(),
-            reuse: REUSES.into_iter().fold(Latency::default(), |sum, reuse| sum.plus(took(reuse))),
+            upstream_refused: sent(UpstreamOutcome::RateLimited),
+            upstream_failed: UpstreamOutcome::FAILURES.into_iter().map(sent).sum(),
+            reuse: Handling::REUSES
+                .into_iter()
+                .fold(Latency::default(), |sum, reuse| sum.plus(took(reuse.label()))),
             forward: took("forward"),
         }
     }
@@ -96,9 +105,6 @@ impl Totals {
         self.combined(more, u64::saturating_add)
     }
 }
-
-/// The labels of what is answered from the store.
-const REUSES: [&str; 4] = ["reuse", "reuse-then-revalidate", "reuse-under-pressure", "refresh-ahead"];
 
 impl Latency {
     fn combined(self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
@@ -199,12 +205,6 @@ impl History {
         }
         columns
     }
-
-    /// Returns what was counted from `span` ago until `now`.
-    pub fn sum(&self, span: Duration, now: SystemTime) -> Totals {
-        let [column] = self.columns(span, 1, now)[..] else { return Totals::default() };
-        column.counted.unwrap_or_default()
-    }
 }
 
 #[cfg(test)]
@@ -233,7 +233,7 @@ mod tests {
         };
         assert_eq!(counted(15, 3), [Some(10), Some(0), Some(30)]);
         assert_eq!(counted(30, 2), [None, Some(40)]);
-        assert_eq!(history.sum(Duration::from_secs(10), at(15)).reused, 30);
+        assert_eq!(counted(10, 1), [Some(30)]);
     }
 
     #[test]
@@ -245,8 +245,8 @@ mod tests {
         }
         assert_eq!((history.samples.len(), history.samples.capacity()), (KEPT, capacity));
         let now = at((u64::try_from(KEPT).unwrap() + 3) * 5);
-        let sum = history.sum(Duration::from_hours(7), now);
-        assert_eq!(sum.reused, u64::try_from(KEPT).unwrap());
+        let [all] = history.columns(Duration::from_hours(7), 1, now)[..] else { panic!("one column") };
+        assert_eq!(all.counted.unwrap().reused, u64::try_from(KEPT).unwrap());
         let bytes = KEPT * size_of::<Sample>();
         assert!(bytes < 2 * 1024 * 1024, "{bytes}");
     }
@@ -262,12 +262,5 @@ mod tests {
         latency.0[BUCKET_COUNT - 1] = 100;
         assert_eq!(micros(&latency, 990), Some(60_000_000.0));
         assert_eq!(micros(&latency, 500), Some(100.0));
-    }
-
-    #[test]
-    fn a_counter_that_begins_anew_counts_as_nothing() {
-        let mut history = History::begin(reused(100));
-        history.note(reused(3), at(5));
-        assert_eq!(history.sum(Duration::from_secs(5), at(5)).reused, 0);
     }
 }

@@ -346,7 +346,6 @@ mod tests {
             stored: BTreeMap::from([(route, Holding { responses: 1_500, bytes: 3 * 1024 * 1024 })]),
             events: vec![Event {
                 kind: EventKind::UpstreamRefused,
-                first: now,
                 last: now,
                 count: 4,
                 detail: "<b>".to_owned(),

@@ -5,11 +5,11 @@
 use std::time::{Duration, SystemTime};
 
 use crate::budget::account::{Account, SharedLimit};
-use crate::budget::levels::ClosedGates;
 use crate::budget::limit_fields::LimitFields;
 use crate::budget::observation::Moment;
 use crate::budget::route_state::{RouteLimit, RouteState};
 use crate::handling::Hold;
+use crate::metrics::budget_levels::ClosedGates;
 use crate::pressure::Pressure;
 use crate::routes::RouteLabel;
 
@@ -27,8 +27,6 @@ pub struct KnownLimit {
     pub routes: Vec<RouteLabel>,
     /// What is allowed, and left.
     pub fields: LimitFields,
-    /// How much is in use.
-    pub pressure: Pressure,
     /// For how long it is closed, and by what.
     pub closed: Option<(Duration, Hold)>,
 }
@@ -44,7 +42,7 @@ impl Account {
     }
 
     /// Calls `note` with each route whose limit is known, and what is left of that.
-    pub fn remaining(&self, moment: &Moment, mut note: impl FnMut(&RouteLabel, f64)) {
+    pub fn remaining<'a>(&'a self, moment: &Moment, mut note: impl FnMut(&'a RouteLabel, f64)) {
         let left = |limit: &SharedLimit| limit.meter.present(moment).and_then(|fields| fields.share_left());
         let left: Vec<Option<f64>> = self.limits.iter().map(left).collect();
         for (route, state) in &self.routes {
@@ -71,11 +69,6 @@ impl Account {
         let routes = self.routes.iter().filter(|(_, state)| is_here(state)).map(|(route, _)| route.clone());
         let mut routes: Vec<RouteLabel> = routes.collect();
         routes.sort_unstable();
-        Some(KnownLimit {
-            routes,
-            fields: meter.present(moment)?,
-            pressure: meter.pressure(moment),
-            closed: meter.closed(moment.now),
-        })
+        Some(KnownLimit { routes, fields: meter.present(moment)?, closed: meter.closed(moment.now) })
     }
 }

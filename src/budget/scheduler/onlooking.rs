@@ -10,27 +10,30 @@ use std::time::SystemTime;
 
 use crate::budget::account::Account;
 use crate::budget::ask::Payer;
-use crate::budget::levels::{Bucket, ClosedGates, Levels};
+use crate::budget::levels::CallerLimit;
 use crate::budget::scheduler::Scheduler;
+use crate::metrics::budget_levels::{BudgetLevels, ClosedGates, RouteLevel};
+use crate::routes::RouteLabel;
 
 impl Scheduler {
     /// Returns how long the line is, what is closed, and what is left by route.
-    pub fn levels(&self, now: SystemTime) -> Levels {
-        let mut levels = Levels {
-            waiting: self.line.len(),
-            max_waiting: self.line.most(),
-            closed: self.closed_gates(now),
-            routes: BTreeMap::new(),
-        };
+    pub fn levels(&self, now: SystemTime) -> BudgetLevels {
+        let mut routes = BTreeMap::<&RouteLabel, RouteLevel>::new();
         for (payer, account) in &self.accounts {
             account.remaining(&self.moment(&payer.upstream, now), |route, share| {
-                levels.routes.entry(route.clone()).or_default().note_remaining(share);
+                let level = routes.entry(route).or_insert_with(|| nothing_of(route));
+                level.remaining = Some(level.remaining.map_or(share, |least| least.min(share)));
             });
         }
         self.line.count_by_route(|route, waiting| {
-            levels.routes.entry(route.clone()).or_default().waiting += waiting;
+            routes.entry(route).or_insert_with(|| nothing_of(route)).waiting += waiting;
         });
-        levels
+        BudgetLevels {
+            waiting: self.line.len(),
+            max_waiting: self.line.most(),
+            closed: self.closed_gates(now),
+            routes: routes.into_values().collect(),
+        }
     }
 
     fn closed_gates(&self, now: SystemTime) -> ClosedGates {
@@ -44,27 +47,34 @@ impl Scheduler {
     }
 
     /// Returns the limits of which the least is left, `most` of them.
-    pub fn shortest(&self, most: usize, now: SystemTime) -> Vec<Bucket> {
+    pub fn shortest(&self, most: usize, now: SystemTime) -> Vec<CallerLimit> {
         let mut shortest = Vec::new();
         for (payer, account) in &self.accounts {
             let moment = self.moment(&payer.upstream, now);
             let shortages = account.shortages(&moment);
-            shortest.extend(shortages.map(|(number, shortage)| (shortage, payer, account, number)));
+            shortest.extend(shortages.map(|(number, shortage)| (Reverse(shortage), payer, account, number)));
         }
-        shortest.sort_unstable_by_key(|(shortage, ..)| Reverse(*shortage));
-        let bucket = |(_, payer, account, number): (_, &Payer, &Account, usize)| {
+        if most < shortest.len() {
+            shortest.select_nth_unstable_by_key(most, |(shortage, ..)| *shortage);
+            shortest.truncate(most);
+        }
+        shortest.sort_unstable_by_key(|(shortage, ..)| *shortage);
+        let described = |(_, payer, account, number): (_, &Payer, &Account, usize)| {
             let limit = account.known_limit(number, &self.moment(&payer.upstream, now))?;
-            Some(Bucket {
+            Some(CallerLimit {
                 upstream: Arc::clone(&payer.upstream),
                 identity: payer.identity,
                 method: payer.method.clone(),
                 routes: limit.routes,
                 limit: limit.fields,
-                pressure: limit.pressure,
                 closed: limit.closed,
                 waiting: self.line.waiting_of(payer),
             })
         };
-        shortest.into_iter().filter_map(bucket).take(most).collect()
+        shortest.into_iter().filter_map(described).collect()
     }
+}
+
+fn nothing_of(route: &RouteLabel) -> RouteLevel {
+    RouteLevel { route: route.as_str().to_owned(), remaining: None, waiting: 0 }
 }
