@@ -5,10 +5,10 @@
 //!                                    └─ forward ─► flight ─► keep ─┘
 //! ```
 //!
-//! Each step takes the last one's output and none reaches back. How a request waits for a flight is in [`boarding`],
-//! what happens inside in [`flight`], what it brings home in [`landing`]; what is forwarded as it is in [`forward`],
-//! what is sent in [`outgoing`], when and how often in [`asking`], how an answer looks in [`reply`], what is recorded in
-//! [`record`], where it goes in [`directions`], what is purged in [`purging`].
+//! Each step takes the last one's output and none reaches back. How it is decided is in [`deciding`], how a request waits for
+//! a flight in [`boarding`], what happens inside in [`flight`], what it brings home in [`landing`]; what is forwarded as it is
+//! in [`forward`], what is sent in [`outgoing`], when and how often in [`asking`], how an answer looks in [`reply`], what is
+//! recorded in [`record`], where it goes in [`directions`], what is purged in [`purging`].
 //!
 //! Invariants: every request is answered by its deadline; a stale response goes out only where `cache::freshness`
 //! allows it; every way a request can go is a `handling::Handling`. Not here: what may be stored or reused.
@@ -24,8 +24,7 @@ use tokio::time;
 use crate::admission::{Admission, BodyFraming, Eligibility};
 use crate::budget::Budget;
 use crate::budget::observation::Headroom;
-use crate::cache::directives::Storing;
-use crate::cache::freshness::{self, Decision};
+use crate::cache::freshness::Decision;
 use crate::cache::generations::Generations;
 use crate::cache::key::{KeyHashBuilder, KeyHasher, PrimaryKey};
 use crate::cache::policy::FreshnessPolicy;
@@ -41,6 +40,7 @@ use crate::peer::Peer;
 use crate::proxy::boarding::FlightKey;
 use crate::proxy::body::{BodyMemory, ReplyBody};
 use crate::proxy::credentials::Credentials;
+use crate::proxy::deciding::Decided;
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
 use crate::proxy::landing::Landing;
@@ -57,6 +57,7 @@ pub mod asking;
 pub mod boarding;
 pub mod body;
 pub mod credentials;
+pub mod deciding;
 pub mod decoding;
 pub mod directions;
 pub mod errands;
@@ -229,13 +230,9 @@ impl Proxy {
         }
         let primary = self.primary_of(&request);
         let found = self.look_up(primary, &request).await;
-        let headroom = self.headroom_of(&request);
-        let (found, decision) = request.trace().during(Step::Decide, || {
-            let policy = self.policy().under(headroom.pressure);
-            let decision = freshness::decide(&request, &found, &policy, self.clock().now());
-            self.with_trust(&request, found, decision)
-        });
-        let target = Target { request, primary, headroom };
+        let trace = request.trace().clone();
+        let Decided { target, found, decision } =
+            trace.during(Step::Decide, || self.decide(request, primary, found));
         match decision {
             Decision::Reuse(freshness) => self.reuse(&target, found, freshness).await,
             Decision::ReuseUnderPressure(freshness) => {
@@ -258,10 +255,7 @@ impl Proxy {
 
     /// Fetches an answer: together with everybody who wants the same, where that is allowed.
     async fn fetch(&self, miss: Miss, body: OutgoingBody) -> Reply {
-        let request = &miss.target.request;
-        // `HEAD` and a range bring nothing that could be stored; what a client forbids to store is for it alone.
-        let may_store = self.policy().directives(request).storing == Storing::Allowed;
-        if request.eligibility() == Eligibility::Cacheable && may_store {
+        if self.may_share(&miss.target.request) {
             self.board(miss).await
         } else {
             self.go_alone(miss, body).await

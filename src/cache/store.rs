@@ -129,24 +129,41 @@ impl Store {
 
     /// Finds what is stored for a request with this primary key and these fields.
     pub async fn look_up(&self, primary: PrimaryKey, fields: &HeaderMap) -> Found {
-        match self.kept.get(&primary.key()).await {
-            None => Found::Nothing,
-            Some(Kept::Response { response, .. }) => self.judged(primary.key(), response).await,
+        let (key, found) = self.peek(primary, fields).await;
+        if matches!(found, Found::Unusable) {
+            // "A look-up that finds an unusable response removes it".
+            self.kept.invalidate(&key).await;
+        }
+        found
+    }
+
+    /// Finds the same, and under which key, and leaves it where it is, usable or not. moka cannot but take it for a use.
+    pub async fn peek(&self, primary: PrimaryKey, fields: &HeaderMap) -> (CacheKey, Found) {
+        let key = primary.key();
+        match self.kept.get(&key).await {
+            None => (key, Found::Nothing),
+            Some(Kept::Response { response, .. }) => (key, self.judged(response)),
             Some(Kept::Index { nominated, .. }) => {
                 let variant = primary.variant(&nominated, fields, &self.hasher);
-                match self.kept.get(&variant).await {
-                    Some(Kept::Response { response, .. }) => self.judged(variant, response).await,
+                let found = match self.kept.get(&variant).await {
+                    Some(Kept::Response { response, .. }) => self.judged(response),
                     Some(Kept::Index { .. }) | None => Found::OtherVariant,
-                }
+                };
+                (variant, found)
             }
         }
     }
 
     /// Returns the key under which a request's answer would be kept, as far as `Vary` is known by now.
     pub async fn key_of(&self, primary: PrimaryKey, fields: &HeaderMap) -> CacheKey {
+        primary.variant(&self.nominated_by(primary).await, fields, &self.hasher)
+    }
+
+    /// Returns the fields by which variants of a primary key are told apart, as far as `Vary` is known by now.
+    pub async fn nominated_by(&self, primary: PrimaryKey) -> Arc<[HeaderName]> {
         match self.kept.get(&primary.key()).await {
-            Some(Kept::Index { nominated, .. }) => primary.variant(&nominated, fields, &self.hasher),
-            Some(Kept::Response { .. }) | None => primary.key(),
+            Some(Kept::Index { nominated, .. }) => nominated,
+            Some(Kept::Response { .. }) | None => Arc::default(),
         }
     }
 
@@ -289,13 +306,10 @@ impl Store {
         self.kept.policy().max_capacity().unwrap_or_default()
     }
 
-    /// Compares a response with the generations; "a look-up that finds an unusable response removes it".
-    async fn judged(&self, key: CacheKey, response: Arc<StoredResponse>) -> Found {
+    /// Compares a response with the generations.
+    fn judged(&self, response: Arc<StoredResponse>) -> Found {
         match response.standing_in(&self.generations) {
-            Standing::Unusable => {
-                self.kept.invalidate(&key).await;
-                Found::Unusable
-            }
+            Standing::Unusable => Found::Unusable,
             standing @ (Standing::Current | Standing::Settling | Standing::Purged) => {
                 Found::Stored(response, standing)
             }
@@ -493,6 +507,22 @@ mod tests {
         assert_eq!(scene.finds("a", &[("x-team", "blue"), ("x-other", "1")]).await, "blue");
         assert_eq!(scene.finds("a", &[("x-team", "green")]).await, "other variant");
         assert_eq!(scene.finds("a", &[]).await, "other variant");
+    }
+
+    #[tokio::test]
+    async fn who_only_peeks_finds_the_same_and_leaves_what_is_unusable() {
+        let scene = scene();
+        scene.insert_for("red").await;
+        let asks = fields(&[("x-team", "red")]);
+        scene.generations.invalidate_tags(&[tag("a")], Cause::Write, start());
+        for _ in 0..2 {
+            let (key, found) = scene.store.peek(primary("a"), &asks).await;
+            assert!(matches!(found, Found::Unusable), "{found:?}");
+            assert_eq!(key, scene.store.key_of(primary("a"), &asks).await);
+        }
+        assert_eq!(*scene.store.nominated_by(primary("a")).await, [HeaderName::from_static("x-team")]);
+        assert!(matches!(scene.store.look_up(primary("a"), &asks).await, Found::Unusable));
+        assert!(matches!(scene.store.peek(primary("a"), &asks).await.1, Found::OtherVariant));
     }
 
     #[tokio::test]

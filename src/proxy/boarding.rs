@@ -12,7 +12,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use tokio::time;
 
-use crate::cache::directives::Validation;
+use crate::admission::AdmittedRequest;
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::generations::Stamp;
 use crate::cache::key::CacheKey;
@@ -38,12 +38,6 @@ use crate::upstream::error::UpstreamFault;
 /// How often a passenger boards because what landed was for another variant.
 const MAX_BOARDINGS: usize = 3;
 
-/// What `Cache-Status` says of a stale response that is being refreshed.
-const STALE_WHILE_REVALIDATE: &str = "stale-while-revalidate";
-
-/// What `Cache-Status` says of a stale response that stands in for a failure.
-const STALE_IF_ERROR: &str = "stale-if-error";
-
 /// What makes two requests passengers of one flight: the key, and the generation that a reader belongs to. One who
 /// comes after a write to it never joins a flight from before; whether "there is nothing" still holds, its landing tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,36 +58,29 @@ impl std::hash::Hash for FlightKey {
 impl Proxy {
     /// Replies with a stored response.
     pub async fn reuse(&self, target: &Target, found: Found, freshness: Freshness) -> Reply {
-        let status = reply::hit(freshness, None);
-        self.reply_with_stored(target, &found, Reuse { freshness, handling: Handling::Reuse, status }).await
+        self.reply_with_stored(target, &found, Reuse::hit(Handling::Reuse, freshness)).await
     }
 
     /// Replies with a response for longer than ever, because upstream should be asked as little as possible.
     pub async fn reuse_under_pressure(&self, target: &Target, found: Found, freshness: Freshness) -> Reply {
-        let handling = Handling::ReuseUnderPressure;
-        let status = reply::hit(freshness, Some(handling.label()));
-        self.reply_with_stored(target, &found, Reuse { freshness, handling, status }).await
+        self.reply_with_stored(target, &found, Reuse::hit(Handling::ReuseUnderPressure, freshness)).await
     }
 
     /// Replies with a stale response at once, and has it refreshed behind the client's back.
     pub async fn reuse_then_revalidate(&self, target: &Target, found: Found, freshness: Freshness) -> Reply {
         self.refresh(target, Demand::Refreshment).await;
-        let status = reply::hit(freshness, Some(STALE_WHILE_REVALIDATE));
-        let reuse = Reuse { freshness, handling: Handling::ReuseThenRevalidate, status };
-        self.reply_with_stored(target, &found, reuse).await
+        self.reply_with_stored(target, &found, Reuse::hit(Handling::ReuseThenRevalidate, freshness)).await
     }
 
     /// Replies with a fresh response, and has it refreshed before it goes stale.
     pub async fn refresh_ahead(&self, target: &Target, found: Found, freshness: Freshness) -> Reply {
         self.refresh(target, Demand::RefreshAhead).await;
-        let handling = Handling::RefreshAhead;
-        let status = reply::hit(freshness, Some(handling.label()));
-        self.reply_with_stored(target, &found, Reuse { freshness, handling, status }).await
+        self.reply_with_stored(target, &found, Reuse::hit(Handling::RefreshAhead, freshness)).await
     }
 
     /// Boards flights until one brings what this request may have, within one deadline.
     pub async fn board(&self, miss: Miss) -> Reply {
-        let is_demanded = self.policy().directives(&miss.target.request).validation == Validation::Demanded;
+        let is_demanded = self.is_validation_demanded(&miss.target.request);
         if !is_demanded && let Some(refusal) = self.remembered_rejection(&miss.target).await {
             return refusal;
         }
@@ -146,17 +133,7 @@ impl Proxy {
 
     /// Joins the flight of a key, or takes off, and waits for its landing. Without one, the key is that of the store.
     async fn fly_with(&self, miss: &Miss, key: Option<CacheKey>) -> (Landing, Boarding) {
-        let is_demanded = self.policy().directives(&miss.target.request).validation == Validation::Demanded;
-        let must_ask = is_demanded
-            || matches!(
-                miss.reason,
-                ForwardReason::ClientDirective
-                    | ForwardReason::AlwaysValidate
-                    | ForwardReason::CredentialSuspended
-                    | ForwardReason::CredentialUnverified
-            );
-        let demand = if must_ask { Demand::Validation } else { Demand::Freshness };
-        let (seat, boarding) = self.take_seat(&miss.target, demand, key).await;
+        let (seat, boarding) = self.take_seat(&miss.target, self.demand_of(miss), key).await;
         let mut span = Span::default();
         if boarding == Boarding::Collapsed {
             self.metrics().flights.joined();
@@ -182,14 +159,19 @@ impl Proxy {
             Some(key) => key,
             None => self.store().key_of(target.primary, target.request.fields()).await,
         };
-        let accepts_stored = demand != Demand::Validation;
-        let key = FlightKey { key, generation: self.generation_of(&target.request), accepts_stored };
+        let key = self.flight_key(key, &target.request, demand);
         let itinerary = Itinerary { target: target.clone(), demand };
         let (seat, boarding) = self.flights().join(key, || self.clone().fly(itinerary));
         if boarding == Boarding::TookOff {
             self.metrics().flights.took_off();
         }
         (seat, boarding)
+    }
+
+    /// Returns the key of the flight in which a request finds what it wants.
+    pub fn flight_key(&self, key: CacheKey, request: &AdmittedRequest, demand: Demand) -> FlightKey {
+        let generation = self.generation_of(request);
+        FlightKey { key, generation, accepts_stored: demand != Demand::Validation }
     }
 
     /// Makes the reply from what landed; `None` when it was for somebody else.
@@ -256,23 +238,8 @@ impl Proxy {
         upstream: Option<StatusCode>,
         trouble: Trouble,
     ) -> Option<Reply> {
-        let present = (self.policy(), self.clock().now());
-        let request = &miss.target.request;
-        let freshness = freshness::reuse_on_error(request, &miss.found, trouble, present)?;
-        let Found::Stored(stored, _) = &miss.found else { return None };
-        // A 401 or a purge may have come since the look-up. A write may have, too: it means "mandatory validation before
-        // they can be sent in response to a subsequent request" (RFC 9111 §4.4), which this one is not.
-        let provenance = stored.provenance();
-        if self.credentials().is_suspended(request.partition())
-            || self.generations().is_dropped(&provenance.slots, provenance.stamp)
-        {
-            return None;
-        }
-        let status = CacheStatus {
-            ttl: Some(freshness.ttl()),
-            detail: Some(STALE_IF_ERROR),
-            ..CacheStatus::forwarded(miss.reason, upstream)
-        };
+        let freshness = self.stand_in(&miss.target.request, &miss.found, trouble)?;
+        let status = reply::standing_in(miss.reason, upstream, freshness);
         let reuse = Reuse { freshness, handling: Handling::Forward(miss.reason), status };
         Some(self.reply_with_stored(&miss.target, &miss.found, reuse).await)
     }
@@ -282,9 +249,8 @@ impl Proxy {
         let standing = response.standing_in(self.generations());
         let now = self.clock().now();
         let freshness = freshness::freshness(&target.request, response, standing, self.policy(), now);
-        let status = reply::hit(freshness, None);
         let found = Found::Stored(Arc::clone(response), standing);
-        self.reply_with_stored(target, &found, Reuse { freshness, handling: Handling::Reuse, status }).await
+        self.reply_with_stored(target, &found, Reuse::hit(Handling::Reuse, freshness)).await
     }
 
     async fn reply_with_stored(&self, target: &Target, found: &Found, reuse: Reuse) -> Reply {
@@ -381,6 +347,13 @@ struct Reuse {
     freshness: Freshness,
     handling: Handling,
     status: CacheStatus,
+}
+
+impl Reuse {
+    /// Reuses it without asking upstream.
+    fn hit(handling: Handling, freshness: Freshness) -> Self {
+        Self { freshness, handling, status: reply::reused(handling, freshness) }
+    }
 }
 
 /// Upstream failures that a stale response may stand in for: RFC 5861 §4, and 429, which says the same of our budget.

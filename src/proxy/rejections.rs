@@ -27,7 +27,8 @@ const MOST: usize = 1_024;
 const HEAVIEST: u32 = 16 * 1_024;
 
 /// What `Cache-Status` says of a refusal that is remembered.
-const REMEMBERED_REFUSAL: &str = "remembered-refusal";
+pub const REMEMBERED: CacheStatus =
+    CacheStatus { outcome: CacheOutcome::Hit, ttl: None, detail: Some("remembered-refusal") };
 
 /// Refusals, under the primary keys of what was asked for.
 #[derive(Debug, Default)]
@@ -98,14 +99,16 @@ impl Proxy {
 
     /// Replies with a refusal that is remembered, where there is one.
     pub async fn remembered_rejection(&self, target: &Target) -> Option<Reply> {
+        let refused = self.rejection_of(target)?;
+        let response = self.present(target, &refused, Source::Shared).await;
+        Some(Reply { response, handling: Handling::Reuse, status: REMEMBERED })
+    }
+
+    /// Returns the refusal that is remembered of a target, where there is one.
+    pub fn rejection_of(&self, target: &Target) -> Option<Arc<StoredResponse>> {
         let rejection = self.rejections().find(target.primary.key(), self.clock().now())?;
         let variant = self.store().variant_by(target.primary, &rejection.nominated, target.request.fields());
         let standing = rejection.response.standing_in(self.generations());
-        if variant != rejection.variant || standing == Standing::Unusable {
-            return None;
-        }
-        let response = self.present(target, &rejection.response, Source::Shared).await;
-        let status = CacheStatus { outcome: CacheOutcome::Hit, ttl: None, detail: Some(REMEMBERED_REFUSAL) };
-        Some(Reply { response, handling: Handling::Reuse, status })
+        (variant == rejection.variant && standing != Standing::Unusable).then_some(rejection.response)
     }
 }

@@ -21,13 +21,19 @@ use crate::cache::freshness::{Freshness, current_age};
 use crate::cache::stored_response::StoredResponse;
 use crate::cache::terms::Trouble;
 use crate::config::cache::Downstream;
-use crate::handling::{Handling, Refusal};
+use crate::handling::{ForwardReason, Handling, Refusal};
 use crate::headers::{self, CacheOutcome, CacheStatus, ContentCoding};
 use crate::links;
 use crate::links::KnownHosts;
 use crate::links::region_urls::RegionUrlShape;
 use crate::proxy::body::ReplyBody;
 use crate::proxy::landing;
+
+/// What `Cache-Status` says of a stale response that is being refreshed.
+const STALE_WHILE_REVALIDATE: &str = "stale-while-revalidate";
+
+/// What `Cache-Status` says of a stale response that stands in for a failure.
+const STALE_IF_ERROR: &str = "stale-if-error";
 
 /// What a client hears that asks for bytes beyond the end.
 const BEYOND_THE_END: &str = "The range lies beyond the end of the answer.";
@@ -330,9 +336,23 @@ fn accepts_gzip(request: &AdmittedRequest) -> AcceptsGzip {
     if headers::accepts_gzip(request.fields()) { AcceptsGzip::Yes } else { AcceptsGzip::No }
 }
 
-/// Returns the status of an answer from the store.
-pub fn hit(freshness: Freshness, detail: Option<&'static str>) -> CacheStatus {
+/// Returns the status of an answer from the store, by which it goes out without asking upstream.
+pub fn reused(handling: Handling, freshness: Freshness) -> CacheStatus {
+    let detail = match handling {
+        Handling::Reuse | Handling::Forward(_) | Handling::Refuse(_) => None,
+        Handling::ReuseThenRevalidate => Some(STALE_WHILE_REVALIDATE),
+        Handling::ReuseUnderPressure | Handling::RefreshAhead => Some(handling.label()),
+    };
     CacheStatus { outcome: CacheOutcome::Hit, ttl: Some(freshness.ttl()), detail }
+}
+
+/// Returns the status of a stale answer from the store that stands in for what was to be asked for this reason.
+pub fn standing_in(reason: ForwardReason, upstream: Option<StatusCode>, freshness: Freshness) -> CacheStatus {
+    CacheStatus {
+        ttl: Some(freshness.ttl()),
+        detail: Some(STALE_IF_ERROR),
+        ..CacheStatus::forwarded(reason, upstream)
+    }
 }
 
 #[cfg(test)]
@@ -730,8 +750,8 @@ mod tests {
 
     #[test]
     fn a_hit_says_so_with_its_ttl() {
-        assert_eq!(hit(FRESH, None).render(), "sentrybox; hit; ttl=90");
-        let stale = hit(STALE, Some("stale-while-revalidate"));
+        assert_eq!(reused(Handling::Reuse, FRESH).render(), "sentrybox; hit; ttl=90");
+        let stale = reused(Handling::ReuseThenRevalidate, STALE);
         assert_eq!(stale.render(), "sentrybox; hit; ttl=-5; detail=stale-while-revalidate");
     }
 }
