@@ -29,10 +29,10 @@ use tokio::sync::oneshot;
 use tokio::time;
 
 use crate::budget::account::Loss;
-use crate::budget::ask::{Ask, BRIEF, Limit, Load, Patience, Payer};
+use crate::budget::ask::{Ask, Limit, Load, Payer};
 use crate::budget::levels::CallerLimit;
 use crate::budget::line::Place;
-use crate::budget::observation::{Headroom, Observation, Outlook};
+use crate::budget::observation::{Forecast, Gates, Headroom, Observation, Outlook};
 use crate::budget::permit::Reservation;
 use crate::budget::route_state::Charge;
 use crate::budget::scheduler::{Affected, Entry, Scheduler};
@@ -86,6 +86,24 @@ pub struct Refused {
     pub retry_after: Duration,
 }
 
+/// What would become of a request that asked now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prospect {
+    /// It would be sent at once.
+    Sent,
+    /// It would wait.
+    Waiting {
+        /// What for.
+        hold: Hold,
+        /// For so long, as far as that is known.
+        at_least: Duration,
+        /// Then it would be refused.
+        at_most: Duration,
+    },
+    /// It would not be sent.
+    Refused(Refused),
+}
+
 impl Budget {
     /// Takes the limits from the configuration.
     pub fn new(config: &BudgetConfig, clock: Clock) -> Self {
@@ -115,11 +133,7 @@ impl Budget {
     /// [`Refused`] when it did not come, or is known not to come, in time.
     pub async fn reserve(&self, ask: Ask, within: Duration) -> Result<Reservation, Refused> {
         let Some(shared) = &self.0 else { return Ok(Reservation::unlimited()) };
-        let within = match ask.patience {
-            Patience::Full => within,
-            Patience::Brief => within.min(BRIEF),
-            Patience::None => Duration::ZERO,
-        };
+        let within = ask.patience.bound(within);
         let entry = shared.scheduler().enter(&ask, within, shared.now());
         let (charge, held) = match entry {
             Entry::Taken(charge) => (charge, None),
@@ -129,6 +143,29 @@ impl Budget {
             }
         };
         Ok(Reservation::new(Arc::clone(shared), ask, (charge, held)))
+    }
+
+    /// Says what would become of a request that asked now; nothing changes by that.
+    pub fn prospect(&self, ask: &Ask) -> Prospect {
+        let Some(shared) = &self.0 else { return Prospect::Sent };
+        let within = ask.patience.bound(shared.max_wait);
+        let now = shared.now();
+        let (forecast, outlook) = {
+            let scheduler = shared.scheduler();
+            (scheduler.forecast(ask, within, now), scheduler.outlook(ask, now))
+        };
+        match forecast {
+            Forecast::Sent => Prospect::Sent,
+            Forecast::Waiting(..) if within.is_zero() => Prospect::Refused(shared.refusal(ask, outlook)),
+            Forecast::Waiting(hold, at_least) => Prospect::Waiting { hold, at_least, at_most: within },
+            Forecast::Refused(outlook) => Prospect::Refused(shared.refusal(ask, outlook)),
+        }
+    }
+
+    /// Says how the gates stand before a limit; `None` where nothing is limited.
+    pub fn gates(&self, limit: &Limit) -> Option<Gates> {
+        let shared = self.0.as_ref()?;
+        Some(shared.scheduler().gates(limit, shared.now()))
     }
 
     /// Returns what is known of a limit at this moment.
@@ -284,6 +321,7 @@ mod tests {
     use http::header::HeaderMap;
 
     use crate::budget::account::Reach;
+    use crate::budget::ask::Patience;
     use crate::budget::permit::Permit;
     use crate::config::load;
     use crate::credential::{BudgetIdentity, CredentialPartition};
@@ -366,6 +404,34 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(answered(first));
         assert_eq!(waiting.await.unwrap(), Ok(()));
+    }
+
+    /// Says what was foreseen, and what then came of it.
+    async fn foreseen(budget: &Budget, ask: Ask) -> (Prospect, Result<(), Refused>) {
+        let prospect = budget.prospect(&ask);
+        assert_eq!(budget.prospect(&ask), prospect, "asking changes nothing");
+        (prospect, budget.reserve(ask, LONG).await.map(drop))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_foreseen_is_what_then_happens() {
+        let budget = budget(1);
+        assert_eq!(foreseen(&budget, anybody()).await, (Prospect::Sent, Ok(())));
+        let _held = budget.reserve(anybody(), LONG).await.unwrap();
+        let hold = Hold::Capacity;
+        let waiting = Prospect::Waiting { hold, at_least: Duration::ZERO, at_most: LONG };
+        let refused = Refused { hold, retry_after: SECOND };
+        assert_eq!(foreseen(&budget, anybody()).await, (waiting, Err(refused)));
+        let hurried = Ask { patience: Patience::None, ..anybody() };
+        assert_eq!(foreseen(&budget, hurried).await, (Prospect::Refused(refused), Err(refused)));
+        for _ in 0..2 {
+            let budget = budget.clone();
+            tokio::spawn(async move { budget.reserve(anybody(), LONG).await.map(drop) });
+        }
+        time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(foreseen(&budget, anybody()).await, (Prospect::Refused(refused), Err(refused)));
+        let unlimited = Budget::new(&BudgetConfig { enabled: false, ..config(1) }, Clock::start());
+        assert_eq!(foreseen(&unlimited, anybody()).await, (Prospect::Sent, Ok(())));
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,6 +28,11 @@ impl Pressure {
         Self(u8::try_from(percent).unwrap_or(u8::MAX).min(Self::FULL.0))
     }
 
+    /// Returns it in percent.
+    pub fn percent(self) -> u8 {
+        self.0
+    }
+
     /// Returns whether there is budget to spare.
     pub fn is_spare(self) -> bool {
         self.0 < SPARE

@@ -65,3 +65,14 @@ pub enum Patience {
     /// As long as the configuration lets it.
     Full,
 }
+
+impl Patience {
+    /// Returns how long a request of this patience may wait for what others may for `within`.
+    pub fn bound(self, within: Duration) -> Duration {
+        match self {
+            Self::Full => within,
+            Self::Brief => within.min(BRIEF),
+            Self::None => Duration::ZERO,
+        }
+    }
+}

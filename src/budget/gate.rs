@@ -50,6 +50,19 @@ pub enum Passage {
     Probing(Duration, Hold),
 }
 
+/// How a gate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateState {
+    /// It is open.
+    Open,
+    /// It is closed for so long.
+    Closed(Duration, Hold),
+    /// It was closed for long enough: the next one goes to see.
+    Due(Hold),
+    /// One has gone to see, and is waited for, for so long at the most.
+    Probing(Duration, Hold),
+}
+
 /// What a request that passes a gate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Errand {
@@ -71,6 +84,16 @@ impl Gate {
             State::Probing { since, hold, .. } => {
                 left(since + PATIENCE).map_or(Passage::Free, |left| Passage::Probing(left, hold))
             }
+        }
+    }
+
+    /// Says how it stands at `now`.
+    pub fn state(&self, now: SystemTime) -> GateState {
+        match (self.passage(now), self.0) {
+            (Passage::Closed(left, hold), _) => GateState::Closed(left, hold),
+            (Passage::Probing(left, hold), _) => GateState::Probing(left, hold),
+            (Passage::Free, State::Open { .. }) => GateState::Open,
+            (Passage::Free, State::Closed { hold, .. } | State::Probing { hold, .. }) => GateState::Due(hold),
         }
     }
 
@@ -170,6 +193,20 @@ mod tests {
         let mut gate = Gate::default();
         (0..RUN).for_each(|_| gate.fail(Errand::Plain, at(0), Duration::ZERO));
         gate
+    }
+
+    #[test]
+    fn it_tells_how_it_stands_at_every_moment() {
+        let mut gate = Gate::default();
+        assert_eq!(gate.state(at(0)), GateState::Open);
+        gate.refuse(Errand::Plain, (at(0), Some(Duration::from_secs(9))), Duration::ZERO);
+        assert_eq!(gate.state(at(4)), GateState::Closed(Duration::from_secs(5), Hold::Gate));
+        assert_eq!(gate.state(at(9)), GateState::Due(Hold::Gate));
+        assert_eq!(gate.take_off(at(9)), Errand::Probe);
+        assert_eq!(gate.state(at(10)), GateState::Probing(Duration::from_secs(1), Hold::Gate));
+        assert_eq!(gate.state(at(11)), GateState::Due(Hold::Gate));
+        gate.succeed(Errand::Probe);
+        assert_eq!(gate.state(at(11)), GateState::Open);
     }
 
     #[test]

@@ -120,18 +120,24 @@ impl Line {
         Ok(place)
     }
 
+    /// Returns whether there is a place for a credential's next request, or would be made.
+    pub fn has_room_for(&self, newcomer: CredentialPartition) -> bool {
+        self.length < self.most || self.who_gives_way_to(newcomer).is_some()
+    }
+
+    /// Returns the credential that has the most waiting, if it is to give up its last place.
+    fn who_gives_way_to(&self, newcomer: CredentialPartition) -> Option<CredentialPartition> {
+        let waiting = |partition| self.credentials.get(partition).map_or(0, |standing| standing.waiting);
+        let standings = self.credentials.iter();
+        let (most, count) = standings
+            .map(|(partition, standing)| (*partition, standing.waiting))
+            .max_by_key(|(_, waiting)| *waiting)?;
+        (waiting(&newcomer) + 1 < count).then_some(most)
+    }
+
     /// Sends away the last one of the credential that has the most waiting.
     fn make_room(&mut self, newcomer: CredentialPartition) -> Result<(), Crowded> {
-        let waiting = |partition| self.credentials.get(partition).map_or(0, |standing| standing.waiting);
-        let (most, count) = self
-            .credentials
-            .iter()
-            .map(|(partition, standing)| (*partition, standing.waiting))
-            .max_by_key(|(_, waiting)| *waiting)
-            .ok_or(Crowded)?;
-        if count <= waiting(&newcomer) + 1 {
-            return Err(Crowded);
-        }
+        let most = self.who_gives_way_to(newcomer).ok_or(Crowded)?;
         let queues = self.queues.values().flat_map(HashMap::values).flatten();
         let last = queues.filter(|(_, waiting)| waiting.ask.partition == most);
         let (place, waiting) = last.max_by_key(|(place, _)| **place).ok_or(Crowded)?;
@@ -279,9 +285,12 @@ mod tests {
     fn who_has_the_most_waiting_gives_way_when_the_line_is_full() {
         let mut line = Line::new(4);
         let mut noisy: Vec<_> = (0..4).map(|_| join(&mut line, &ask("noisy", "/a/")).unwrap()).collect();
+        let has_room = |line: &Line, token| line.has_room_for(ask(token, "/a/").partition);
+        assert!(has_room(&line, "quiet") && !has_room(&line, "noisy"));
         let _first = join(&mut line, &ask("quiet", "/a/")).unwrap();
         assert!(noisy.pop().unwrap().try_recv().is_err());
         let _second = join(&mut line, &ask("quiet", "/a/")).unwrap();
+        assert!(!has_room(&line, "quiet") && !has_room(&line, "noisy") && has_room(&line, "other"));
         assert_eq!(join(&mut line, &ask("quiet", "/a/")).map(drop), Err(Crowded), "as many as the other");
         assert_eq!(join(&mut line, &ask("noisy", "/a/")).map(drop), Err(Crowded));
         assert_eq!(line.len(), 4);

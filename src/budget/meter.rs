@@ -320,6 +320,11 @@ impl Meter {
         }
     }
 
+    /// Returns its gate.
+    pub fn gate(&self) -> Gate {
+        self.gate
+    }
+
     /// Returns the limits, where they are known.
     pub fn limits(&self) -> Option<Stated> {
         match self.knowledge {

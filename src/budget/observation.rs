@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::budget::gate::GateState;
 use crate::budget::limit_fields::LimitFields;
 use crate::handling::Hold;
 use crate::pressure::Pressure;
@@ -91,6 +92,17 @@ pub enum Outlook {
     Later(Duration, Hold),
 }
 
+/// What would become of a request that came in now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forecast {
+    /// It would be sent.
+    Sent,
+    /// It would stand in the line, held by this, for so long at the least.
+    Waiting(Hold, Duration),
+    /// It would not be let in.
+    Refused(Outlook),
+}
+
 /// What is known of a limit at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Headroom {
@@ -98,4 +110,15 @@ pub struct Headroom {
     pub fields: Option<LimitFields>,
     /// How much is in use.
     pub pressure: Pressure,
+}
+
+/// How the gates stand through which a request has to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gates {
+    /// That of the upstream as a whole.
+    pub upstream: GateState,
+    /// That of the limit which its route counts against, where that is known.
+    pub limit: GateState,
+    /// That of its route.
+    pub route: GateState,
 }

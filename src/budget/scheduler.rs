@@ -17,7 +17,9 @@ use crate::budget::account::{Account, Loss, Reach};
 use crate::budget::ask::{Ask, Limit, Load, Patience, Payer};
 use crate::budget::gate::Errand;
 use crate::budget::line::{Crowded, Line, Place, Waiting};
-use crate::budget::observation::{Headroom, Limits, Moment, Observation, Outcome, Outlook, Verdict};
+use crate::budget::observation::{
+    Forecast, Headroom, Limits, Moment, Observation, Outcome, Outlook, Verdict,
+};
 use crate::budget::route_state::Charge;
 use crate::budget::upstream_state::{Caps, Failure, UpstreamState};
 use crate::config::budget::BudgetConfig;
@@ -29,6 +31,9 @@ pub mod onlooking;
 
 /// Most accounts that are kept in mind.
 const MOST_ACCOUNTS: usize = 10_000;
+
+/// What stands before whoever finds the line full.
+const CROWDED: Outlook = Outlook::WhenOneEnds(Hold::Capacity);
 
 /// Who may go because of what has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,22 +103,43 @@ impl Scheduler {
 
     /// Lets a request go, puts it in the line, or refuses it at once. It may wait for `within` at the most.
     pub fn enter(&mut self, ask: &Ask, within: Duration, now: SystemTime) -> Entry {
+        let hold = match self.judge(ask, within, now) {
+            Forecast::Sent => return Entry::Taken(self.take(ask, now)),
+            Forecast::Refused(outlook) => return Entry::Refused(outlook),
+            Forecast::Waiting(hold, _) => hold,
+        };
+        let (call, called) = oneshot::channel();
+        match self.line.join(ask.clone(), call) {
+            Ok(place) => Entry::InLine(place, called, hold),
+            Err(Crowded) => Entry::Refused(CROWDED),
+        }
+    }
+
+    /// Says what would become of a request that came in now, and leaves everything as it is.
+    pub fn forecast(&self, ask: &Ask, within: Duration, now: SystemTime) -> Forecast {
+        match self.judge(ask, within, now) {
+            Forecast::Waiting(..) if !self.line.has_room_for(ask.partition) => Forecast::Refused(CROWDED),
+            forecast @ (Forecast::Sent | Forecast::Waiting(..) | Forecast::Refused(_)) => forecast,
+        }
+    }
+
+    /// Says what is to become of a request, as long as there is room in the line.
+    fn judge(&self, ask: &Ask, within: Duration, now: SystemTime) -> Forecast {
         let outlook = self.outlook(ask, now);
         if outlook == Outlook::Now && !self.is_behind_others(&ask.limit) {
-            return Entry::Taken(self.take(ask, now));
+            return Forecast::Sent;
         }
         let hold = match outlook {
             // Somebody who stands before it is held.
             Outlook::Now => Hold::Window,
             Outlook::Later(_, hold) | Outlook::WhenOneEnds(hold) => hold,
         };
-        if !self.may_wait(ask, (outlook, hold), within) {
-            return Entry::Refused(outlook);
-        }
-        let (call, called) = oneshot::channel();
-        match self.line.join(ask.clone(), call) {
-            Ok(place) => Entry::InLine(place, called, hold),
-            Err(Crowded) => Entry::Refused(Outlook::WhenOneEnds(Hold::Capacity)),
+        match (ask.patience, hold) {
+            (Patience::None, _) | (Patience::Brief, Hold::Gate | Hold::Breaker) => Forecast::Refused(outlook),
+            (Patience::Brief | Patience::Full, _) => match self.known_wait(ask, outlook) {
+                wait if wait <= within => Forecast::Waiting(hold, wait),
+                _ => Forecast::Refused(outlook),
+            },
         }
     }
 
@@ -126,13 +152,6 @@ impl Scheduler {
         let shares =
             |route: &RouteLabel| account.is_none_or(|account| account.may_share_limit(route, &limit.route));
         self.line.is_waited_for(&limit.payer, shares)
-    }
-
-    fn may_wait(&self, ask: &Ask, (outlook, hold): (Outlook, Hold), within: Duration) -> bool {
-        match (ask.patience, hold) {
-            (Patience::None, _) | (Patience::Brief, Hold::Gate | Hold::Breaker) => false,
-            (Patience::Brief | Patience::Full, _) => self.known_wait(ask, outlook) <= within,
-        }
     }
 
     /// Returns how long a request will wait at the least, as far as that is known.

@@ -183,6 +183,11 @@ impl UpstreamState {
         !self.breaker.is_free(now)
     }
 
+    /// Returns its gate.
+    pub fn gate(&self) -> Gate {
+        self.breaker
+    }
+
     /// Returns the number in the line that was next when the latest request went to see.
     pub fn next_at_probe(&self) -> u64 {
         self.next_at_probe

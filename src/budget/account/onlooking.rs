@@ -5,7 +5,9 @@
 use std::time::{Duration, SystemTime};
 
 use crate::budget::account::{Account, SharedLimit};
+use crate::budget::gate::Gate;
 use crate::budget::limit_fields::LimitFields;
+use crate::budget::meter::Meter;
 use crate::budget::observation::Moment;
 use crate::budget::route_state::{RouteLimit, RouteState};
 use crate::handling::Hold;
@@ -39,6 +41,12 @@ impl Account {
             routes: self.routes.values().filter(|state| !state.gate.is_free(now)).count(),
             upstreams: 0,
         }
+    }
+
+    /// Returns the gate of the limit that a route counts against, where that is known, and its own.
+    pub fn gates(&self, route: &RouteLabel) -> [Gate; 2] {
+        let own = self.routes.get(route).map(|state| state.gate);
+        [self.meter_of(route).map(Meter::gate).unwrap_or_default(), own.unwrap_or_default()]
     }
 
     /// Calls `note` with each route whose limit is known, and what is left of that.

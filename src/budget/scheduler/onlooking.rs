@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::budget::account::Account;
-use crate::budget::ask::Payer;
+use crate::budget::ask::{Limit, Payer};
 use crate::budget::levels::CallerLimit;
+use crate::budget::observation::Gates;
 use crate::budget::scheduler::Scheduler;
+use crate::budget::upstream_state::UpstreamState;
 use crate::metrics::budget_levels::{BudgetLevels, ClosedGates, RouteLevel};
 use crate::routes::RouteLabel;
 
@@ -44,6 +46,18 @@ impl Scheduler {
             routes: sum.routes + more.routes,
             ..sum
         })
+    }
+
+    /// Says how the gates stand through which a request has to go.
+    pub fn gates(&self, limit: &Limit, now: SystemTime) -> Gates {
+        let upstream = self.upstreams.get(&limit.payer.upstream).map(UpstreamState::gate);
+        let [of_limit, of_route] =
+            self.accounts.get(&limit.payer).map(|account| account.gates(&limit.route)).unwrap_or_default();
+        Gates {
+            upstream: upstream.unwrap_or_default().state(now),
+            limit: of_limit.state(now),
+            route: of_route.state(now),
+        }
     }
 
     /// Returns the limits of which the least is left, `most` of them.
