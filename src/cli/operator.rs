@@ -1,20 +1,23 @@
 //! Asks our own admin listener: one request, one answer, for the commands that need a running proxy.
 //!
 //! Invariants: ends within the deadline that it is given; nothing that is sent shows in an error.
-//! Not here: what is asked (`cli::healthcheck`, `cli::purge`).
+//! Not here: what is asked (`cli::healthcheck`, `cli::purge`, `cli::explain`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::config::AdminConfig;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -37,6 +40,70 @@ pub enum OperatorError {
     /// There was no answer.
     #[error("the admin listener did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
+    /// The admin token cannot be sent.
+    #[error("could not send the admin token: it holds what no field may hold")]
+    AdminToken,
+    /// The answer is a refusal.
+    #[error("the admin listener answered {status}: {detail}")]
+    Refused {
+        /// With this status.
+        status: StatusCode,
+        /// For this reason.
+        detail: String,
+    },
+}
+
+impl OperatorError {
+    /// Returns whether the caller can set it right.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::AdminToken => true,
+            Self::Refused { status, .. } => *status == StatusCode::BAD_REQUEST,
+            Self::UnknownPort | Self::Connect { .. } | Self::Exchange(_) | Self::Timeout(_) => false,
+        }
+    }
+}
+
+/// What is ordered of the admin listener.
+#[derive(Debug)]
+pub struct Order {
+    /// The endpoint.
+    pub path: &'static str,
+    /// The type of the answer.
+    pub accept: &'static str,
+    /// What is ordered, as JSON.
+    pub body: Bytes,
+}
+
+/// Sends an order to the configured admin listener, with its token, and returns what that answers.
+///
+/// # Errors
+/// Anything but a success within the deadline.
+pub async fn order(admin: &AdminConfig, order: Order, deadline: Duration) -> Result<String, OperatorError> {
+    let (status, answer) = ask(admin.address, request(admin, order)?, deadline).await?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    if status == StatusCode::OK {
+        return Ok(text);
+    }
+    let detail = serde_json::from_slice::<Value>(&answer).ok();
+    let detail = detail.and_then(|answer| answer.get("detail")?.as_str().map(str::to_owned));
+    Err(OperatorError::Refused { status, detail: detail.unwrap_or(text) })
+}
+
+fn request(admin: &AdminConfig, order: Order) -> Result<Request<Full<Bytes>>, OperatorError> {
+    let mut request = Request::new(Full::new(order.body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static(order.path);
+    let fields = request.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    fields.insert(header::ACCEPT, HeaderValue::from_static(order.accept));
+    if !admin.token.is_empty() {
+        let token = HeaderValue::from_str(&format!("Bearer {}", admin.token.expose()));
+        let mut token = token.map_err(|_| OperatorError::AdminToken)?;
+        token.set_sensitive(true);
+        fields.insert(header::AUTHORIZATION, token);
+    }
+    Ok(request)
 }
 
 /// Asks the admin listener that is configured at `address`.
@@ -89,6 +156,11 @@ where
     answer
 }
 
+/// Returns whether what is sent to a listener on `address` stays on this machine.
+pub fn is_here(address: SocketAddr) -> bool {
+    reachable(address).ip().to_canonical().is_loopback()
+}
+
 /// Returns where a listener on `address` can be reached from the same machine: an unspecified address is every one.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
@@ -104,6 +176,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::config::{Secret, load};
 
     /// Asks a peer that answers with `bytes`, and returns what it was asked too.
     async fn check(bytes: &'static str) -> (Result<(StatusCode, Bytes), OperatorError>, String) {
@@ -134,6 +207,33 @@ mod tests {
         for bytes in ["hello", "", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok"] {
             let (result, _) = check(bytes).await;
             assert!(matches!(result, Err(OperatorError::Exchange(_))), "{bytes}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn the_admin_token_is_sent_and_not_shown() {
+        let mut admin = load::defaults().admin;
+        let order = || Order { path: "/purge", accept: "*/*", body: Bytes::new() };
+        assert!(request(&admin, order()).unwrap().headers().get(header::AUTHORIZATION).is_none());
+        admin.token = Secret::new("canary of sixteen letters".to_owned());
+        let sent = request(&admin, order()).unwrap();
+        assert_eq!(sent.headers()[header::AUTHORIZATION], "Bearer canary of sixteen letters");
+        assert!(!format!("{sent:?}").contains("canary"));
+        admin.token = Secret::new("canary of sixteen\nletters".to_owned());
+        let error = request(&admin, order()).unwrap_err();
+        assert!(error.is_usage() && !error.to_string().contains("canary"));
+    }
+
+    #[test]
+    fn what_goes_to_loopback_stays_here() {
+        for (address, expected) in [
+            ("127.0.0.1:1", true),
+            ("[::1]:1", true),
+            ("0.0.0.0:1", true),
+            ("10.0.0.1:1", false),
+            ("[2001:db8::1]:1", false),
+        ] {
+            assert_eq!(is_here(address.parse().unwrap()), expected, "{address}");
         }
     }
 

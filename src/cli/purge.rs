@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::Full;
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::cli::fingerprint::{self, FingerprintError};
-use crate::cli::operator::{self, OperatorError};
+use crate::cli::operator::{self, OperatorError, Order};
 use crate::config::{AdminConfig, Config};
 
 /// How long the admin listener may take: it walks through everything that is stored.
@@ -68,30 +66,19 @@ pub enum PurgeError {
     /// The token's fingerprint cannot be told, and the token itself stays on this machine.
     #[error("could not tell the fingerprint of the token, and the admin listener is not on this machine")]
     Fingerprint(#[from] FingerprintError),
-    /// The admin token cannot be sent.
-    #[error("could not send the admin token: it holds what no field may hold")]
-    AdminToken,
-    /// There is no answer.
+    /// There is no report.
     #[error(transparent)]
     Operator(#[from] OperatorError),
-    /// The answer is a refusal.
-    #[error("the admin listener answered {status}: {detail}")]
-    Refused {
-        /// With this status.
-        status: StatusCode,
-        /// For this reason.
-        detail: String,
-    },
 }
 
 impl PurgeError {
     /// Returns whether the caller can set it right.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::NoToken | Self::AdminToken => true,
-            Self::Refused { status, .. } => *status == StatusCode::BAD_REQUEST,
+            Self::NoToken => true,
             Self::Fingerprint(error) => error.is_usage(),
-            Self::Input(_) | Self::Operator(_) => false,
+            Self::Operator(error) => error.is_usage(),
+            Self::Input(_) => false,
         }
     }
 }
@@ -134,30 +121,9 @@ fn of_token(config: &Config, input: &mut dyn Read) -> Result<(&'static str, Valu
 ///
 /// # Errors
 /// Anything but a report.
-pub async fn send(admin: &AdminConfig, order: Bytes) -> Result<String, PurgeError> {
-    let (status, answer) = operator::ask(admin.address, request(admin, order)?, DEADLINE).await?;
-    let text = String::from_utf8_lossy(&answer).into_owned();
-    if status == StatusCode::OK {
-        return Ok(text);
-    }
-    let detail = serde_json::from_slice::<Value>(&answer).ok();
-    let detail = detail.and_then(|answer| answer.get("detail")?.as_str().map(str::to_owned));
-    Err(PurgeError::Refused { status, detail: detail.unwrap_or(text) })
-}
-
-fn request(admin: &AdminConfig, order: Bytes) -> Result<Request<Full<Bytes>>, PurgeError> {
-    let mut request = Request::new(Full::new(order));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = Uri::from_static("/purge");
-    let fields = request.headers_mut();
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if !admin.token.is_empty() {
-        let token = HeaderValue::from_str(&format!("Bearer {}", admin.token.expose()));
-        let mut token = token.map_err(|_| PurgeError::AdminToken)?;
-        token.set_sensitive(true);
-        fields.insert(header::AUTHORIZATION, token);
-    }
-    Ok(request)
+pub async fn send(admin: &AdminConfig, body: Bytes) -> Result<String, PurgeError> {
+    let order = Order { path: "/purge", accept: "application/json", body };
+    Ok(operator::order(admin, order, DEADLINE).await?)
 }
 
 #[cfg(test)]
@@ -222,15 +188,5 @@ mod tests {
             let error = ordered(&["--token-stdin"], &config, input).unwrap_err();
             assert!(matches!(error, PurgeError::NoToken), "{error}");
         }
-    }
-
-    #[test]
-    fn the_admin_token_is_sent_and_not_shown() {
-        let mut admin = load::defaults().admin;
-        assert!(request(&admin, Bytes::new()).unwrap().headers().get(header::AUTHORIZATION).is_none());
-        admin.token = Secret::new("canary of sixteen letters".to_owned());
-        let request = request(&admin, Bytes::new()).unwrap();
-        assert_eq!(request.headers()[header::AUTHORIZATION], "Bearer canary of sixteen letters");
-        assert!(!format!("{request:?}").contains("canary"));
     }
 }
