@@ -21,7 +21,7 @@ use crate::credential::{
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::headers;
 use crate::peer::{InterimTicket, Peer};
-use crate::routes::{Route, RoutePolicy, RouteTable};
+use crate::routes::{Route, RoutePolicy, RouteTable, Rule};
 
 pub mod aliases;
 pub mod base;
@@ -207,6 +207,11 @@ impl Admission {
     /// Returns whether a rule has this template.
     pub fn knows_route(&self, template: &str) -> bool {
         self.routes.rules().any(|rule| rule.label.as_str() == template)
+    }
+
+    /// Returns the rule under which a route falls; `None` where none says anything.
+    pub fn rule_of(&self, route: &Route) -> Option<&Rule> {
+        self.routes.rule_of(&route.label)
     }
 
     /// Returns what people may see of the credential that owns a partition.

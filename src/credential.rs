@@ -102,6 +102,20 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
+    /// Returns the one spelling of the kind.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::UserToken => "user-token",
+            Self::OauthToken => "oauth-token",
+            Self::IntegrationToken => "integration-token",
+            Self::OrganizationToken => "organization-token",
+            Self::LegacyToken => "legacy-token",
+            Self::ApiKey => "api-key",
+            Self::Dsn => "dsn",
+            Self::Unknown => "unknown-scheme",
+        }
+    }
+
     fn of(scheme: &[u8], parameter: &[u8]) -> Self {
         if scheme.eq_ignore_ascii_case(b"bearer") {
             match parameter.get(..7) {

@@ -8,7 +8,8 @@
 //! Each step takes the last one's output and none reaches back. How it is decided is in [`deciding`], how a request waits for
 //! a flight in [`boarding`], what happens inside in [`flight`], what it brings home in [`landing`]; what is forwarded as it is
 //! in [`forward`], what is sent in [`outgoing`], when and how often in [`asking`], how an answer looks in [`reply`], what is
-//! recorded in [`record`], where it goes in [`directions`], what is purged in [`purging`].
+//! recorded in [`record`], where it goes in [`directions`], what is purged in [`purging`], and what would happen in
+//! [`explaining`].
 //!
 //! Invariants: every request is answered by its deadline; a stale response goes out only where `cache::freshness`
 //! allows it; every way a request can go is a `handling::Handling`. Not here: what may be stored or reused.
@@ -61,6 +62,7 @@ pub mod deciding;
 pub mod decoding;
 pub mod directions;
 pub mod errands;
+pub mod explaining;
 pub mod flight;
 pub mod forward;
 pub mod grounded;
@@ -78,7 +80,7 @@ pub mod reply;
 pub mod sharing;
 
 /// The answer to `only-if-cached` where nothing may be reused.
-const NOTHING_STORED: Refusal = Refusal::new(
+pub const NOTHING_STORED: Refusal = Refusal::new(
     RefusalReason::OnlyIfCached,
     "Nothing stored may be reused, and the request forbids asking Sentry (only-if-cached).",
 );

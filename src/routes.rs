@@ -43,6 +43,27 @@ pub struct Rule {
     pub policy: RoutePolicy,
     /// Query parameter whose presence makes the answer one that is never stored.
     pub never_with: Option<&'static str>,
+    /// Who made it.
+    pub origin: RuleOrigin,
+}
+
+/// Who made a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleOrigin {
+    /// The operator.
+    Configured,
+    /// We: it comes with the proxy.
+    BuiltIn,
+}
+
+impl RuleOrigin {
+    /// Returns the one spelling of the origin.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Configured => "configured",
+            Self::BuiltIn => "built-in",
+        }
+    }
 }
 
 /// What the table says about one path.
@@ -180,6 +201,11 @@ impl RouteTable {
         }
     }
 
+    /// Returns the rule that gave a route its label: of several with one template, the first is the one that fits.
+    pub fn rule_of(&self, label: &RouteLabel) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.label == *label)
+    }
+
     /// Returns the rules in the order in which they are tried.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter()
@@ -230,7 +256,8 @@ impl<'a> Compiler<'a> {
         let policy = self.configured_policy(&key, rule);
         if let (Some(template), Some(policy)) = (template, policy) {
             let label = RouteLabel::Template(Arc::from(rule.route.as_str()));
-            self.table.add(&template, Rule { label, policy, never_with: None });
+            self.table
+                .add(&template, Rule { label, policy, never_with: None, origin: RuleOrigin::Configured });
         }
     }
 
@@ -279,7 +306,8 @@ impl<'a> Compiler<'a> {
             },
         };
         let label = RouteLabel::Template(Arc::from(rule.route.as_str()));
-        self.table.add(&template, Rule { label, policy, never_with: rule.never_with });
+        self.table
+            .add(&template, Rule { label, policy, never_with: rule.never_with, origin: RuleOrigin::BuiltIn });
     }
 
     fn class(&self, name: &str) -> Option<ClassPolicy> {
@@ -352,6 +380,20 @@ mod tests {
             RoutePolicy::Class { class, precedence: _ } => &class.name,
             RoutePolicy::Unmatched => "unmatched",
         }
+    }
+
+    #[test]
+    fn the_rule_of_a_label_is_the_one_that_gave_it() {
+        let route = "/api/0/organizations/{organization}/projects/";
+        let path = "/api/0/organizations/acme/projects/";
+        let origin = |rules, path| {
+            let table = compile(&cache(rules)).unwrap();
+            table.rule_of(&table.classify(path, None).label).map(|rule| rule.origin)
+        };
+        assert_eq!(origin(vec![], path), Some(RuleOrigin::BuiltIn));
+        assert_eq!(origin(vec![never_rule(route)], path), Some(RuleOrigin::Configured));
+        assert_eq!(origin(vec![never_rule(route)], "/api/0/organizations/acme/"), Some(RuleOrigin::BuiltIn));
+        assert_eq!(origin(vec![], "/api/0/nowhere/"), None);
     }
 
     #[track_caller]

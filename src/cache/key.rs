@@ -74,15 +74,15 @@ pub struct CacheKey {
 impl PrimaryKey {
     /// Builds the primary key of a request to an upstream, which is named by its authority.
     pub fn of(request: &AdmittedRequest, upstream: &str, hasher: &KeyHasher) -> Self {
-        let negotiation = Negotiation::of(request);
+        let parts = KeyParts::of(request, upstream);
         let mut hash = hasher.start();
         hash.part(request.partition().as_bytes());
-        hash.part(upstream.as_bytes());
-        hash.part(normalized_path(request.path()).as_bytes());
-        hash.part(normalized_query(request.query().unwrap_or_default()).as_bytes());
-        hash.part(negotiation.accept.as_ref().map_or(&[], HeaderValue::as_bytes));
-        hash.part(&negotiation.language.as_ref().map(normalized_language).unwrap_or_default());
-        hash.part(negotiation.origin.as_ref().map_or(&[], HeaderValue::as_bytes));
+        hash.part(parts.upstream.as_bytes());
+        hash.part(parts.path.as_bytes());
+        hash.part(parts.query.as_bytes());
+        hash.part(parts.accept.as_ref().map_or(&[], HeaderValue::as_bytes));
+        hash.part(&parts.language);
+        hash.part(parts.origin.as_ref().map_or(&[], HeaderValue::as_bytes));
         Self(CacheKey { partition: request.partition(), hash: hash.finish() })
     }
 
@@ -108,6 +108,38 @@ impl PrimaryKey {
             hash.part(value.as_deref().map_or(&[0], str::as_bytes));
         }
         CacheKey { partition: self.0.partition, hash: hash.finish() }
+    }
+}
+
+/// What a primary key is made of besides the partition, readable, in the form in which it is hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyParts<'a> {
+    /// The authority of the upstream.
+    pub upstream: &'a str,
+    /// The path in normal spelling.
+    pub path: String,
+    /// The query in normal spelling.
+    pub query: String,
+    /// `Accept`; absent where it is JSON.
+    pub accept: Option<HeaderValue>,
+    /// `Accept-Language`; empty where it is any.
+    pub language: Vec<u8>,
+    /// `Origin`.
+    pub origin: Option<HeaderValue>,
+}
+
+impl<'a> KeyParts<'a> {
+    /// Returns the parts of the key of a request to an upstream, which is named by its authority.
+    pub fn of(request: &AdmittedRequest, upstream: &'a str) -> Self {
+        let Negotiation { accept, language, origin } = Negotiation::of(request);
+        Self {
+            upstream,
+            path: normalized_path(request.path()),
+            query: normalized_query(request.query().unwrap_or_default()),
+            accept,
+            language: language.as_ref().map(normalized_language).unwrap_or_default(),
+            origin,
+        }
     }
 }
 
@@ -211,7 +243,7 @@ fn combined(fields: &HeaderMap, name: &HeaderName) -> String {
 }
 
 /// Returns the normalized spelling of a query: pairs sorted by name, values of one name in their order.
-fn normalized_query(query: &str) -> String {
+pub fn normalized_query(query: &str) -> String {
     let mut pairs: Vec<(String, String)> = query
         .split('&')
         .filter(|pair| !pair.is_empty())

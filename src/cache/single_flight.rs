@@ -82,6 +82,11 @@ where
         (Seat { landing }, Boarding::TookOff)
     }
 
+    /// Returns whether the flight of this key is in the air.
+    pub fn is_aloft(&self, key: &K) -> bool {
+        lock(&self.air.table).contains_key(key)
+    }
+
     /// Returns how many flights are in the air.
     pub fn len(&self) -> usize {
         lock(&self.air.table).len()
@@ -196,7 +201,9 @@ mod tests {
         let (second, boarding) = flights.join(1, || async { unreachable!("one is in the air") });
         drop(first);
         assert_eq!(boarding, Boarding::Collapsed);
+        assert!(flights.is_aloft(&1) && !flights.is_aloft(&2));
         assert_eq!(second.landed().await, Ok(3));
+        assert!(!flights.is_aloft(&1));
     }
 
     #[tokio::test(start_paused = true)]

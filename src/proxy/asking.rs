@@ -85,9 +85,13 @@ impl Proxy {
         method: &Method,
         patience: Patience,
     ) -> Inquiry<'a> {
+        Inquiry { request, ask: self.ask_for(request, method, patience) }
+    }
+
+    /// Returns what the budget is asked for a request, by this method.
+    pub fn ask_for(&self, request: &DirectedRequest, method: &Method, patience: Patience) -> Ask {
         let load = if request.body() == BodyFraming::Absent { Load::Bare } else { Load::WithBody };
-        let limit = self.limit_of(request, method);
-        Inquiry { request, ask: Ask { limit, partition: request.partition(), load, patience } }
+        Ask { limit: self.limit_of(request, method), partition: request.partition(), load, patience }
     }
 
     /// Returns what a request counts against, when it is sent by this method.

@@ -25,7 +25,7 @@ use crate::admission::{AdmittedRequest, BodyFraming};
 use crate::cache::directives::Asking;
 use crate::cache::freshness::Decision;
 use crate::cache::generations::Cause;
-use crate::cache::stored_response::Found;
+use crate::cache::stored_response::{Found, StoredResponse};
 use crate::credential::{CredentialPartition, Fingerprint};
 use crate::handling::ForwardReason;
 use crate::proxy::Proxy;
@@ -206,6 +206,11 @@ impl Credentials {
         self.turn(partition).is_some()
     }
 
+    /// Returns whether it is somebody else's turn to ask upstream with a suspended credential.
+    pub fn is_turn_taken(&self, partition: CredentialPartition) -> bool {
+        self.turn(partition).is_some_and(|turn| turn.available_permits() == 0)
+    }
+
     /// Returns whether upstream has rejected a credential that it never accepted.
     pub fn is_stranger(&self, partition: CredentialPartition) -> bool {
         self.strangers.holds(partition)
@@ -231,8 +236,7 @@ impl Proxy {
         if request.credential().is_none() {
             return (found, decision);
         }
-        let moments = (stored.provenance().response_time, self.clock().now());
-        let trust = self.credentials().trust(request.partition(), moments, self.settings().max_unverified);
+        let trust = self.trust_in(request, stored);
         let may_ask = self.policy().directives(request).asking == Asking::Allowed;
         match (trust, decision) {
             (Trust::Suspended, _) if !may_ask => (Found::Unusable, Decision::OnlyIfCached),
@@ -249,6 +253,12 @@ impl Proxy {
                 (found, decision)
             }
         }
+    }
+
+    /// Returns whether a stored response may be reused for the credential of a request.
+    pub fn trust_in(&self, request: &AdmittedRequest, stored: &StoredResponse) -> Trust {
+        let moments = (stored.provenance().response_time, self.clock().now());
+        self.credentials().trust(request.partition(), moments, self.settings().max_unverified)
     }
 
     /// Returns whether a request has to wait for its turn.

@@ -9,6 +9,7 @@ mod collapsing;
 mod conditionals;
 mod credentials;
 mod end_to_end;
+mod explaining;
 mod interim;
 mod isolation;
 mod lifetimes;
