@@ -1,11 +1,12 @@
-//! The second listener's answers: health, readiness, metrics, dashboard, purge.
+//! The second listener's answers: health, readiness, metrics, ledger, dashboard, purge, explanations.
 //!
 //! Who may ask what is decided in `admin::guard` before anything is done. What operators change, they change by
 //! `POST`; everything else may be asked with `GET` or `HEAD`.
 //!
 //! Invariants: liveness and readiness need no token and depend on neither Sentry nor a shared tier; no answer
 //! holds a credential or anything of the environment; every answer says `no-store`.
-//! Not here: the listener (`server`), what a purge does (handed in), which metrics there are (`metrics`).
+//! Not here: the listener (`server`), what a purge does and how a request is explained (handed in), which metrics there are
+//! (`metrics`).
 
 use std::error::Error;
 use std::fmt;
@@ -13,13 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header, request};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request};
 use http_body::Body;
 use http_body_util::{BodyExt, Collected, Limited};
 use tokio::time::timeout;
 
 use crate::admin::answer::{JSON, Reply, TEXT, answer, error};
 use crate::admin::dashboard::{Dashboard, Part};
+use crate::admin::explaining::Explain;
 use crate::admin::guard::Guard;
 use crate::admin::purging::Purge;
 use crate::admin::readiness::Readiness;
@@ -29,6 +31,7 @@ use crate::metrics::exposition::Exposition;
 
 pub mod answer;
 pub mod dashboard;
+pub mod explaining;
 pub mod guard;
 pub mod purging;
 pub mod readiness;
@@ -47,6 +50,7 @@ const INDEX: &str = "sentrybox admin\n\n\
     GET  /metrics  Prometheus metrics\n\
     GET  /ledger   what each credential was spared, by fingerprint, as JSON\n\
     POST /purge    marks what is stored stale, or drops it: {\"organization\": \"acme\", \"mode\": \"soft\"}\n\
+    POST /explain  what would become of a request: {\"path\": \"/api/0/organizations/\", \"token\": \"…\"}\n\
     POST /webhooks/sentry  Sentry's webhooks, where they are configured and have no address of their own\n";
 
 /// How the token may be given: browsers ask their users for it as the password of any name.
@@ -69,6 +73,8 @@ pub struct Admin {
 pub struct Operations {
     /// Purges.
     pub purge: Purge,
+    /// Explains what would become of a request.
+    pub explain: Explain,
     /// Tells what each credential was spared, as JSON.
     pub ledger: Arc<dyn Fn() -> String + Send + Sync>,
     /// Shows what it is doing.
@@ -91,6 +97,7 @@ enum Endpoint {
     Ledger,
     Dashboard(Part),
     Purge,
+    Explain,
 }
 
 impl Endpoint {
@@ -107,6 +114,7 @@ impl Endpoint {
             "/dashboard/script.js" => Some(Self::Dashboard(Part::Script)),
             "/dashboard/icon.svg" => Some(Self::Dashboard(Part::Icon)),
             "/purge" => Some(Self::Purge),
+            "/explain" => Some(Self::Explain),
             _ => None,
         }
     }
@@ -115,7 +123,9 @@ impl Endpoint {
     const fn is_public(self) -> bool {
         match self {
             Self::Live | Self::Ready => true,
-            Self::Index | Self::Metrics | Self::Ledger | Self::Dashboard(_) | Self::Purge => false,
+            Self::Index | Self::Metrics | Self::Ledger | Self::Dashboard(_) | Self::Purge | Self::Explain => {
+                false
+            }
         }
     }
 
@@ -125,7 +135,7 @@ impl Endpoint {
             Self::Index | Self::Live | Self::Ready | Self::Metrics | Self::Ledger | Self::Dashboard(_) => {
                 "GET, HEAD"
             }
-            Self::Purge => "POST",
+            Self::Purge | Self::Explain => "POST",
         }
     }
 
@@ -138,7 +148,8 @@ impl Endpoint {
             | Self::Ready
             | Self::Metrics
             | Self::Dashboard(Part::Style | Part::Script | Part::Icon)
-            | Self::Purge => false,
+            | Self::Purge
+            | Self::Explain => false,
         }
     }
 
@@ -190,8 +201,8 @@ impl Admin {
         let Some(endpoint) = endpoint else {
             return Err(Box::new(error(StatusCode::NOT_FOUND, "There is no such endpoint; see /")));
         };
-        if endpoint == Endpoint::Purge && head.uri.query().is_some() {
-            let detail = "What is to be purged goes into the body, as JSON; the query is not read";
+        if matches!(endpoint, Endpoint::Purge | Endpoint::Explain) && head.uri.query().is_some() {
+            let detail = "What is meant goes into the body, as JSON; the query is not read";
             return Err(Box::new(error(StatusCode::BAD_REQUEST, detail)));
         }
         if !endpoint.allows(&head.method) {
@@ -227,6 +238,7 @@ impl Admin {
             }
             Endpoint::Ledger => answer(StatusCode::OK, JSON, (self.operations.ledger)()),
             Endpoint::Purge => self.purge(body).await,
+            Endpoint::Explain => self.explain(&head.headers, body).await,
         }
     }
 
@@ -240,6 +252,20 @@ impl Admin {
             Err(refusal) => error(StatusCode::BAD_REQUEST, &refusal.to_string()),
         }
     }
+
+    async fn explain(&self, fields: &HeaderMap, body: &[u8]) -> Reply {
+        match self.operations.explain.answer(body).await {
+            Ok(explanation) if wants_text(fields) => answer(StatusCode::OK, TEXT, explanation.to_string()),
+            Ok(explanation) => answer(StatusCode::OK, JSON, explanation.json()),
+            Err(refusal) => error(StatusCode::BAD_REQUEST, &refusal.to_string()),
+        }
+    }
+}
+
+/// Returns whether the client wants to read the answer itself.
+fn wants_text(fields: &HeaderMap) -> bool {
+    let accept = fields.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accept.split(',').any(|range| range.trim().starts_with("text/plain"))
 }
 
 /// Reads a request's body to its end, also where nobody wants it, so that the connection can be kept.
@@ -265,12 +291,13 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::UNIX_EPOCH;
 
-    use http::HeaderMap;
     use http_body_util::{Empty, Full};
 
     use super::*;
     use crate::admin::purging::{PurgeReport, PurgeSubject};
+    use crate::handling::{Refusal, RefusalReason};
     use crate::metrics::LabelValues;
+    use crate::proxy::explaining::explanation::Explanation;
     use crate::testing::unasked;
 
     struct Bench {
@@ -289,8 +316,16 @@ mod tests {
             async move { Ok(PurgeReport { purged: selector, depth: order.depth, responses: 42 }) }
         });
         let metrics = Arc::new(Metrics::new(UNIX_EPOCH, &LabelValues::default()));
+        let explain = Explain::new(async |question| {
+            let refusal = Refusal::new(RefusalReason::UnknownPath, "Nothing is served here.");
+            Explanation::at_the_door(
+                question.head.method.to_string(),
+                question.head.uri.to_string(),
+                &refusal,
+            )
+        });
         let dashboard = Arc::new(Dashboard::new(unasked(), readiness.clone()));
-        let operations = Operations { purge, ledger: Arc::new(|| "{}".to_owned()), dashboard };
+        let operations = Operations { purge, explain, ledger: Arc::new(|| "{}".to_owned()), dashboard };
         let admin = Admin::new(Secret::new(token.to_owned()), readiness.clone(), metrics, operations);
         Bench { admin, readiness, purges }
     }
@@ -369,6 +404,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_is_explained_by_post_alone_to_machines_or_to_people() {
+        let bench = bench("");
+        let (fields, _) = check(&bench, request("GET", "/explain", &[]), 405).await;
+        assert_eq!(fields["allow"], "POST");
+        check(&bench, request("POST", "/explain?path=/", &[]), 400).await;
+        let (_, refusal) = check(&bench, request("POST", "/explain", &[]), 400).await;
+        assert!(refusal.contains("expected a JSON object with path"), "{refusal}");
+        let ask = async |accept: &'static str| {
+            let question = Full::new(Bytes::from_static(br#"{"path":"/a/?b"}"#));
+            let question = request("POST", "/explain", &[("accept", accept)]).map(|_| question);
+            let (head, body) = bench.admin.answer(question).await.into_parts();
+            assert_eq!(head.status, StatusCode::OK);
+            let body = body.collect().await.unwrap().to_bytes();
+            (head.headers["content-type"].clone(), String::from_utf8(body.to_vec()).unwrap())
+        };
+        let (content_type, text) = ask("text/plain").await;
+        assert_eq!(content_type, TEXT);
+        assert!(text.starts_with("GET /a/?b\n"), "{text}");
+        let (content_type, text) = ask("*/*").await;
+        assert_eq!(content_type, JSON);
+        let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&told["target"], &told["now"]["reason"]), (&"/a/?b".into(), &"unknown-path".into()));
+    }
+
+    #[tokio::test]
+    async fn a_page_elsewhere_cannot_have_anything_explained() {
+        let bench = bench("");
+        check(&bench, request("POST", "/explain", &[("origin", "https://evil.example")]), 403).await;
+    }
+
+    #[tokio::test]
     async fn a_refusal_that_leaves_a_body_unread_ends_the_connection() {
         let bench = bench("");
         let with_body = |path: &str| {
@@ -392,7 +458,9 @@ mod tests {
         assert_eq!(fields["allow"], "GET, HEAD");
         let (_, index) = check(&bench, request("GET", "/", &[]), 200).await;
         assert!(
-            ["/livez", "/readyz", "/metrics", "/ledger", "/purge"].iter().all(|path| index.contains(path))
+            ["/livez", "/readyz", "/metrics", "/ledger", "/purge", "/explain"]
+                .iter()
+                .all(|path| index.contains(path))
         );
     }
 
@@ -408,6 +476,7 @@ mod tests {
             assert!(fields.contains_key("www-authenticate"));
             check(&bench, request(method, path, &good), 200).await;
         }
+        check(&bench, request("POST", "/explain", &[]), 401).await;
         check(&bench, request("GET", "/unknown", &[]), 401).await;
         check(&bench, request("GET", "/unknown", &good), 404).await;
         check(&bench, request("GET", "/livez", &[]), 200).await;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::time;
 use tracing::info;
 
 use crate::admin::dashboard::Dashboard;
+use crate::admin::explaining::{Explain, Question};
 use crate::admin::purging::{Purge, PurgeOrder, PurgeRefusal, PurgeReport, PurgeSubject};
 use crate::admin::readiness::Readiness;
 use crate::admin::{Admin, Operations};
@@ -30,6 +31,7 @@ use crate::headers::{CACHE_STATUS, CacheStatus};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::proxy::Proxy;
+use crate::proxy::explaining::explanation::Explanation;
 use crate::routes::tags::Tag;
 use crate::server::{Drained, Failure, Server, ServerSettings};
 use crate::upstream::environment::ProxyEnvironment;
@@ -244,10 +246,12 @@ fn operators_view(
 ) -> Arc<Admin> {
     let metrics = proxy.shared_metrics();
     let book = proxy.clone();
-    let proxy = proxy.clone();
+    let (proxy, explained) = (proxy.clone(), proxy.clone());
     let onlooker = Arc::clone(&dashboard);
     let purge = Purge::new(move |order| purge(proxy.clone(), Arc::clone(&onlooker), order));
-    let operations = Operations { purge, ledger: Arc::new(move || book.ledger_report()), dashboard };
+    let explain = Explain::new(move |question| explain(explained.clone(), question));
+    let ledger = Arc::new(move || book.ledger_report());
+    let operations = Operations { purge, explain, ledger, dashboard };
     Arc::new(Admin::new(config.admin.token.clone(), readiness, metrics, operations))
 }
 
@@ -269,6 +273,12 @@ async fn purge(
     info!(purged = %purged, mode = depth.label(), responses, "purged");
     onlooker.note_purge(format!("{purged}, {}: {responses} responses", depth.label()));
     Ok(PurgeReport { purged, depth, responses })
+}
+
+/// Explains a request that an operator describes, as if it came from this machine.
+async fn explain(proxy: Proxy, question: Question) -> Explanation {
+    let peer = Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    proxy.explain(question.head, question.body, peer).await
 }
 
 /// Returns who answers webhooks, where any are accepted.
