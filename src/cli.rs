@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::RunError;
 use crate::assembly::{self, AssemblyError};
+use crate::cli::explain::{ExplainArguments, ExplainError};
 use crate::cli::fingerprint::FingerprintError;
 use crate::cli::healthcheck::HealthcheckError;
 use crate::cli::purge::{PurgeArguments, PurgeError};
@@ -29,6 +30,7 @@ use crate::routes;
 use crate::sandbox::demo::{self, DemoError};
 use crate::upstream::environment::ProxyEnvironment;
 
+pub mod explain;
 pub mod fingerprint;
 pub mod healthcheck;
 pub mod operator;
@@ -82,7 +84,7 @@ struct Settings {
     /// Address and port to serve clients on [default: 127.0.0.1:9000]
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address and port for health, metrics, ledger and purging [default: 127.0.0.1:9001]
+    /// Address and port for health, metrics, ledger, purging and explaining [default: 127.0.0.1:9001]
     #[arg(long, global = true, value_name = "ADDRESS")]
     admin: Option<String>,
     /// URL of the Sentry server to forward to, instead of a region
@@ -129,6 +131,8 @@ enum Command {
     },
     /// Mark what the running proxy has stored stale, or drop it; asks the configured admin listener
     Purge(PurgeArguments),
+    /// Tell what would become of a request, without sending it, and why; asks the configured admin listener
+    Explain(ExplainArguments),
     /// Ask the admin listener whether the process lives (for containers without a shell)
     Healthcheck,
 }
@@ -190,6 +194,8 @@ enum CommandError {
     #[error(transparent)]
     Purge(#[from] PurgeError),
     #[error(transparent)]
+    Explain(#[from] ExplainError),
+    #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]
     Demo(#[from] DemoError),
@@ -206,6 +212,7 @@ impl CommandError {
             | Self::Demo(DemoError::Proxy(RunError::Assembly(_))) => Exit::Usage,
             Self::Fingerprint(error) if error.is_usage() => Exit::Usage,
             Self::Purge(error) if error.is_usage() => Exit::Usage,
+            Self::Explain(error) if error.is_usage() => Exit::Usage,
             // Whoever reads us has enough, as in `sentrybox check | head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
             Self::Unprintable(_)
@@ -215,6 +222,7 @@ impl CommandError {
             | Self::Fingerprint(_)
             | Self::Healthcheck(_)
             | Self::Purge(_)
+            | Self::Explain(_)
             | Self::Demo(_)
             | Self::Run(RunError::Listen { .. }) => Exit::Failure,
         }
@@ -277,6 +285,12 @@ fn perform(
             let runtime = runtime::single_threaded().map_err(CommandError::Runtime)?;
             let report = runtime.block_on(purge::send(&config.admin, order))?;
             Ok(writeln!(output, "{report}").and_then(|()| output.flush())?)
+        }
+        Command::Explain(arguments) => {
+            let question = explain::question(&arguments, &config.admin, input)?;
+            let runtime = runtime::single_threaded().map_err(CommandError::Runtime)?;
+            let explanation = runtime.block_on(explain::ask(&config.admin, question))?;
+            Ok(writeln!(output, "{explanation}").and_then(|()| output.flush())?)
         }
         Command::Healthcheck => {
             let runtime = runtime::single_threaded().map_err(CommandError::Runtime)?;

@@ -79,7 +79,7 @@ impl Stage {
     /// Ends the binary as an operator would; it must end well, and must not have told a token to anybody.
     async fn close(mut self) {
         let mut told = String::new();
-        for target in ["/", "/livez", "/readyz", "/metrics", "/ledger", "/purge", "/nothing"] {
+        for target in ["/", "/livez", "/readyz", "/metrics", "/ledger", "/purge", "/explain", "/nothing"] {
             let answer = self.ask(Method::GET, target).await;
             writeln!(told, "{:?}\n{}", answer.fields, answer.text()).unwrap();
         }

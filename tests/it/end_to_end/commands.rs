@@ -161,6 +161,52 @@ async fn a_purge_of_an_organization_is_followed_by_a_forward_for_every_credentia
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn explain_tells_what_then_happens_and_sends_nothing() {
+    let stage = Stage::set(&[("SENTRYBOX_ADMIN__TOKEN", "a-token-of-the-operators")]).await;
+    let admin = stage.binary.admin.to_string();
+    let explain = |arguments: &[&str], input: &str| {
+        let mut command = sentrybox();
+        command.arg("explain").args(arguments).args(["--admin", &admin]);
+        run(command.env("SENTRYBOX_ADMIN__TOKEN", "a-token-of-the-operators"), input)
+    };
+    let target = "/api/0/organizations/org-002/projects/";
+    let url = format!("{}{target}", stage.base());
+    for (handling, is_stored) in [("forward", false), ("reuse", true)] {
+        let before = stage.sandbox.requests_total();
+        let output = explain(&[&url, "--token-stdin"], "sntryu_demo_owner\n");
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{output:?}");
+        let screen = text(&output.stdout);
+        assert!(screen.starts_with(&format!("GET {target}\n")), "{screen}");
+        assert!(screen.contains(&format!("now         {handling}: sentrybox; ")), "{screen}");
+        assert!(screen.lines().count() <= 24 && !screen.contains("sntryu_"), "{screen}");
+        assert_eq!(stage.sandbox.requests_total(), before);
+        assert_eq!(is_hit(&stage.get(target, OWNER).await), is_stored);
+    }
+    let output = explain(
+        &[target, "--json", "--field", "Cache-Control: no-cache", "--token-stdin"],
+        "sntryu_demo_owner",
+    );
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["now"]["reason"], "client-directive", "{told:#}");
+    assert_eq!(told["stored"]["found"], "response", "{told:#}");
+    let output = explain(&[target], "");
+    assert!(text(&output.stdout).contains("detail=no-credential"), "{output:?}");
+    for (arguments, complaint) in [
+        (&["acme"][..], "`path` wants"),
+        (&[target, "--method", "G T"], "`method` wants"),
+        (&[target, "--field", "nonsense"], "--field wants"),
+        (&[target, "--token-stdin"], "expected a token"),
+    ] {
+        let output = explain(arguments, "");
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(64), ""), "{output:?}");
+        assert!(text(&output.stderr).contains(complaint), "{output:?}");
+    }
+    let output = run(sentrybox().args(["explain", target, "--admin", &admin]), "");
+    assert_eq!(output.status.code(), Some(1), "without the admin token: {output:?}");
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn healthcheck_ends_with_0_while_the_process_lives_and_with_1_afterwards() {
     let stage = Stage::set(&[]).await;
     let admin = stage.binary.admin.to_string();
