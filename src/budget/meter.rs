@@ -32,8 +32,6 @@ pub struct Meter {
     former: Option<Window>,
     /// Length of a window in seconds: the longest that was seen to be left of one.
     length: u64,
-    /// What the ends of all windows are multiples of, in seconds, and so a multiple of that length (`sentry-api.md` §2).
-    multiple: Option<u64>,
     /// Requests that are under way.
     in_flight: u32,
     /// When those ended that were not answered: they may have been counted, then or a little later.
@@ -121,7 +119,7 @@ impl Meter {
         if limit <= self.in_flight {
             return Verdict::AwaitAnswer(Hold::Window);
         }
-        let (lost, forgotten_in) = self.recently_lost(limit, moment.now);
+        let (lost, forgotten_in) = self.recently_lost(moment.now);
         let uncertain = self.in_flight.saturating_add(lost);
         let left = match self.present_window(moment.at_upstream) {
             Some((window, left)) if limit <= window.used().saturating_add(uncertain) => left,
@@ -131,20 +129,13 @@ impl Meter {
         Verdict::Wait(left, Hold::Window)
     }
 
-    /// Returns how many requests were lost that may count in a window that is not over, and how long until it is one less.
-    fn recently_lost(&self, limit: u32, now: SystemTime) -> (u32, Duration) {
-        let memory = Duration::from_secs(self.greatest_length(limit) + 1);
+    /// Returns how many requests were lost within the length of a window and a second, and how long until that is one less.
+    fn recently_lost(&self, now: SystemTime) -> (u32, Duration) {
+        let memory = Duration::from_secs(self.length.max(1) + 1);
         let left = |lost: &SystemTime| memory.checked_sub(between(*lost, now)).filter(|left| !left.is_zero());
         let mut recent = self.lost.iter().filter_map(left).peekable();
         let first = recent.peek().copied().unwrap_or_default();
         (u32::try_from(recent.count()).unwrap_or(u32::MAX), first)
-    }
-
-    /// Returns how many seconds long a window of this limit may be, as far as is known: nothing is known of Sentry that allows
-    /// less than one request a second.
-    fn greatest_length(&self, limit: u32) -> u64 {
-        let limit = u64::from(limit.max(1));
-        self.length.max(self.multiple.map_or(limit, |multiple| multiple.min(limit)))
     }
 
     /// Returns the last known window and how long until it is certainly over, unless it is.
@@ -240,9 +231,6 @@ impl Meter {
             return;
         }
         self.length = self.length.max(left);
-        // Where more is left than that, windows have become longer.
-        let known = self.multiple.filter(|multiple| left <= *multiple);
-        self.multiple = Some(known.map_or(reset, |known| common_divisor(known, reset)));
         let used = remaining.map_or(0, |remaining| limit.saturating_sub(remaining));
         match &mut self.window {
             Some(window) if window.end == reset => {
@@ -382,10 +370,6 @@ impl Peak {
 
 fn between(earlier: SystemTime, later: SystemTime) -> Duration {
     later.duration_since(earlier).unwrap_or_default()
-}
-
-fn common_divisor(one: u64, other: u64) -> u64 {
-    if other == 0 { one } else { common_divisor(other, one % other) }
 }
 
 #[cfg(test)]
@@ -609,22 +593,6 @@ mod tests {
         assert!(matches!(verdict(&meter, 1_500), Verdict::Wait(_, Hold::Gate)));
         meter.forget(probe, at(1_500));
         assert_eq!(verdict(&meter, 1_500), Verdict::Spend, "it belonged to another limit");
-    }
-
-    #[test]
-    fn what_was_lost_counts_for_as_long_as_a_window_may_be_which_the_ends_of_windows_tell() {
-        for (ends, memory) in [(&[2][..], 4_000), (&[2, 5], 4_000), (&[2, 3], 2_000)] {
-            let mut meter = Meter::default();
-            for end in ends {
-                // Each answer comes in the last second of its window.
-                meter.take_off(at(end * 1_000 - 500));
-                let answer = seen(fields(3, 2, *end), end * 1_000 - 400);
-                meter.settle(&answer, Errand::Plain, (None, NO_JITTER));
-            }
-            take_off(&mut meter, 3, at(6_400));
-            (0..3).for_each(|_| meter.lose(Errand::Plain, at(6_500)));
-            assert_eq!(verdict(&meter, 7_000), window_for(memory - 500), "{ends:?}");
-        }
     }
 
     #[test]
