@@ -1,7 +1,7 @@
-//! The second listener's answers: health, readiness, metrics, ledger, dashboard, purge, explanations.
+//! The second listener's answers: health, readiness, metrics, ledger, dashboard, the log's level, purge, explanations.
 //!
 //! Who may ask what is decided in `admin::guard` before anything is done. What operators change, they change by
-//! `POST`; everything else may be asked with `GET` or `HEAD`.
+//! `POST` or `PUT`; everything else may be asked with `GET` or `HEAD`.
 //!
 //! Invariants: liveness and readiness need no token and depend on neither Sentry nor a shared tier; no answer
 //! holds a credential or anything of the environment; every answer says `no-store`.
@@ -26,6 +26,7 @@ use crate::admin::guard::Guard;
 use crate::admin::purging::Purge;
 use crate::admin::readiness::Readiness;
 use crate::config::Secret;
+use crate::logging::control::LogControl;
 use crate::metrics::Metrics;
 use crate::metrics::exposition::Exposition;
 
@@ -33,6 +34,7 @@ pub mod answer;
 pub mod dashboard;
 pub mod explaining;
 pub mod guard;
+pub mod log_level;
 pub mod purging;
 pub mod readiness;
 
@@ -49,6 +51,8 @@ const INDEX: &str = "sentrybox admin\n\n\
     GET  /readyz   200 while new requests are welcome, 503 otherwise\n\
     GET  /metrics  Prometheus metrics\n\
     GET  /ledger   what each credential was spared, by fingerprint, as JSON\n\
+    GET  /log      the least severe level that is logged: {\"level\": \"info\"}\n\
+    PUT  /log      sets it, until the next reload or start: {\"level\": \"debug\"}\n\
     POST /purge    marks what is stored stale, or drops it: {\"organization\": \"acme\", \"mode\": \"soft\"}\n\
     POST /explain  what would become of a request: {\"path\": \"/api/0/organizations/\", \"token\": \"…\"}\n\
     POST /webhooks/sentry  Sentry's webhooks, where they are configured and have no address of their own\n";
@@ -79,6 +83,8 @@ pub struct Operations {
     pub ledger: Arc<dyn Fn() -> String + Send + Sync>,
     /// Shows what it is doing.
     pub dashboard: Arc<Dashboard>,
+    /// The log, to turn it up and down.
+    pub log: LogControl,
 }
 
 impl fmt::Debug for Operations {
@@ -96,6 +102,7 @@ enum Endpoint {
     Metrics,
     Ledger,
     Dashboard(Part),
+    Log,
     Purge,
     Explain,
 }
@@ -113,6 +120,7 @@ impl Endpoint {
             "/dashboard/style.css" => Some(Self::Dashboard(Part::Style)),
             "/dashboard/script.js" => Some(Self::Dashboard(Part::Script)),
             "/dashboard/icon.svg" => Some(Self::Dashboard(Part::Icon)),
+            "/log" => Some(Self::Log),
             "/purge" => Some(Self::Purge),
             "/explain" => Some(Self::Explain),
             _ => None,
@@ -123,9 +131,13 @@ impl Endpoint {
     const fn is_public(self) -> bool {
         match self {
             Self::Live | Self::Ready => true,
-            Self::Index | Self::Metrics | Self::Ledger | Self::Dashboard(_) | Self::Purge | Self::Explain => {
-                false
-            }
+            Self::Index
+            | Self::Metrics
+            | Self::Ledger
+            | Self::Dashboard(_)
+            | Self::Log
+            | Self::Purge
+            | Self::Explain => false,
         }
     }
 
@@ -135,6 +147,7 @@ impl Endpoint {
             Self::Index | Self::Live | Self::Ready | Self::Metrics | Self::Ledger | Self::Dashboard(_) => {
                 "GET, HEAD"
             }
+            Self::Log => "GET, HEAD, PUT",
             Self::Purge | Self::Explain => "POST",
         }
     }
@@ -148,6 +161,7 @@ impl Endpoint {
             | Self::Ready
             | Self::Metrics
             | Self::Dashboard(Part::Style | Part::Script | Part::Icon)
+            | Self::Log
             | Self::Purge
             | Self::Explain => false,
         }
@@ -237,6 +251,8 @@ impl Admin {
                 answer(StatusCode::OK, exposition.content_type(), self.metrics.encode(exposition))
             }
             Endpoint::Ledger => answer(StatusCode::OK, JSON, (self.operations.ledger)()),
+            Endpoint::Log if head.method == Method::PUT => self.set_log_level(body),
+            Endpoint::Log => answer(StatusCode::OK, JSON, log_level::tell(&self.operations.log)),
             Endpoint::Purge => self.purge(body).await,
             Endpoint::Explain => self.explain(&head.headers, body).await,
         }
@@ -244,6 +260,13 @@ impl Admin {
 
     async fn show(&self, part: Part, head: &request::Parts) -> Reply {
         self.operations.dashboard.show(part, head.uri.query()).await
+    }
+
+    fn set_log_level(&self, body: &[u8]) -> Reply {
+        match log_level::set(&self.operations.log, body) {
+            Ok(level) => answer(StatusCode::OK, JSON, level),
+            Err(refusal) => error(StatusCode::BAD_REQUEST, &refusal.to_string()),
+        }
     }
 
     async fn purge(&self, body: &[u8]) -> Reply {
@@ -295,6 +318,7 @@ mod tests {
 
     use super::*;
     use crate::admin::purging::{PurgeReport, PurgeSubject};
+    use crate::config::load;
     use crate::handling::{Refusal, RefusalReason};
     use crate::metrics::LabelValues;
     use crate::proxy::explaining::explanation::Explanation;
@@ -325,7 +349,9 @@ mod tests {
             )
         });
         let dashboard = Arc::new(Dashboard::new(unasked(), readiness.clone()));
-        let operations = Operations { purge, explain, ledger: Arc::new(|| "{}".to_owned()), dashboard };
+        let log = LogControl::new(&load::defaults().log);
+        let ledger = Arc::new(|| "{}".to_owned());
+        let operations = Operations { purge, explain, ledger, dashboard, log };
         let admin = Admin::new(Secret::new(token.to_owned()), readiness.clone(), metrics, operations);
         Bench { admin, readiness, purges }
     }
@@ -468,7 +494,9 @@ mod tests {
     async fn with_a_token_everything_but_health_needs_it() {
         let bench = bench("a token nobody guesses");
         let good = [("authorization", "bearer a token nobody guesses")];
-        for (method, path) in [("GET", "/"), ("GET", "/metrics"), ("GET", "/ledger"), ("POST", "/purge")] {
+        for (method, path) in
+            [("GET", "/"), ("GET", "/metrics"), ("GET", "/ledger"), ("GET", "/log"), ("POST", "/purge")]
+        {
             for bad in ["Bearer a token nobody guesse", "Bearer ", "Basic a token nobody guesses", "Bearer"] {
                 check(&bench, request(method, path, &[("authorization", bad)]), 401).await;
             }

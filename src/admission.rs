@@ -21,6 +21,7 @@ use crate::credential::{
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::headers;
 use crate::peer::{InterimTicket, Peer};
+use crate::request_id::RequestId;
 use crate::routes::{Route, RoutePolicy, RouteTable, Rule};
 
 pub mod aliases;
@@ -81,6 +82,7 @@ pub enum Eligibility {
 /// A request that passed admission.
 #[derive(Debug)]
 pub struct AdmittedRequest {
+    id: RequestId,
     method: Method,
     path: String,
     query: Option<String>,
@@ -106,6 +108,11 @@ pub enum CookieCarriage {
 }
 
 impl AdmittedRequest {
+    /// Returns what it is called.
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
     /// Returns the method.
     pub fn method(&self) -> &Method {
         &self.method
@@ -219,22 +226,17 @@ impl Admission {
         self.keys.fingerprint(partition)
     }
 
-    /// Returns what people may see of whom Sentry counts requests for.
-    pub fn name_of(&self, identity: BudgetIdentity) -> String {
-        match identity {
-            BudgetIdentity::Address => "this address".to_owned(),
-            BudgetIdentity::Credential(partition) => {
-                self.fingerprint(partition).map_or_else(|| "anonymous".to_owned(), |known| known.to_string())
-            }
-            BudgetIdentity::Alias(position) => self.aliases.name(position).unwrap_or("alias").to_owned(),
-        }
-    }
-
-    /// Admits a request, or refuses it. `peer` is who is connected.
+    /// Admits a request that is called `id`, or refuses it. `peer` is who is connected.
     ///
     /// # Errors
     /// The refusal is already the answer.
-    pub fn admit(&self, head: Parts, body: BodyFraming, peer: Peer) -> Result<AdmittedRequest, Refusal> {
+    pub fn admit(
+        &self,
+        head: Parts,
+        body: BodyFraming,
+        peer: Peer,
+        id: RequestId,
+    ) -> Result<AdmittedRequest, Refusal> {
         method::check(&head.method)?;
         let (path, query) = self.target(&head)?;
         let base = self.bases.of(&head, peer.address.ip())?;
@@ -249,6 +251,7 @@ impl Admission {
         let route = self.routes.classify(&path, query.as_deref());
         let partition = self.keys.partition(credential.as_ref());
         let mut admitted = AdmittedRequest {
+            id,
             method: head.method,
             budget_identity: self.aliases.identity(&self.keys, credential.as_ref(), partition),
             partition,
@@ -402,7 +405,7 @@ mod tests {
     use super::*;
     use crate::config::cache::{ClassConfig, RuleConfig};
     use crate::config::load;
-    use crate::testing::{PEER, TOKEN, admission, fields, head};
+    use crate::testing::{ID, PEER, TOKEN, admission, fields, head};
 
     const PROJECTS: &str = "GET /api/0/organizations/acme/projects/";
     const COOKIE: (&str, &str) = ("cookie", "session=1");
@@ -412,7 +415,7 @@ mod tests {
         (line, pairs): (&str, &[(&str, &str)]),
         body: BodyFraming,
     ) -> Result<AdmittedRequest, Refusal> {
-        admission(config).admit(head(line, pairs), body, PEER)
+        admission(config).admit(head(line, pairs), body, PEER, ID)
     }
 
     /// Says what becomes of a request: `cacheable`, `reuse-only`, why it is forwarded, or `refused` and why.
@@ -727,7 +730,7 @@ mod tests {
         let admission = admission(&config);
         let admit = |peer: Ipv4Addr| {
             let admitted = admission
-                .admit(head(PROJECTS, &said), BodyFraming::Absent, Peer::new((peer, 7).into()))
+                .admit(head(PROJECTS, &said), BodyFraming::Absent, Peer::new((peer, 7).into()), ID)
                 .unwrap();
             assert!(!admitted.fields().contains_key("x-forwarded-host"));
             admitted.base().as_str().to_owned()
@@ -775,7 +778,7 @@ mod tests {
         let admission = admission(&load::defaults());
         let admit = |left: &str| {
             let head = head("OPTIONS /api/0/organizations/", &[("max-forwards", left)]);
-            admission.admit(head, BodyFraming::Absent, PEER)
+            admission.admit(head, BodyFraming::Absent, PEER, ID)
         };
         assert_eq!(admit("3").unwrap().fields()["max-forwards"], "2");
         assert_eq!(admit("many").unwrap().fields()["max-forwards"], "many");

@@ -25,11 +25,13 @@ use crate::proxy::credentials::Credentials;
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
 use crate::proxy::ledger::Ledger;
+use crate::proxy::lines::LineChoices;
 use crate::proxy::refreshing::RefreshPauses;
 use crate::proxy::rejections::Rejections;
 use crate::proxy::{Proxy, Rooms, Settings};
 use crate::regions::Regions;
 use crate::regions::allow_list::BadOrigin;
+use crate::request_id::RequestIds;
 use crate::routes;
 use crate::traces::Traces;
 use crate::upstream::environment::ProxyEnvironment;
@@ -54,6 +56,24 @@ pub enum AssemblyError {
     /// There is no randomness to make a secret from.
     #[error("could not make a random secret")]
     Random,
+}
+
+impl AssemblyError {
+    /// Returns what is wrong, by the key that it is wrong with.
+    pub fn problems(&self) -> Vec<Problem> {
+        let key = match self {
+            Self::Rules(problems) => return problems.clone(),
+            Self::Region(origin) => origin.key.as_str(),
+            Self::Upstream(UpstreamSetupError::CaFile { .. } | UpstreamSetupError::EmptyCaFile { .. }) => {
+                "upstream.ca_file"
+            }
+            Self::Upstream(UpstreamSetupError::Roots { .. }) => "upstream.roots",
+            Self::Upstream(UpstreamSetupError::Proxy { variable }) => variable,
+            Self::Traces(NoCollector) => "traces.endpoint",
+            Self::Random => "secret",
+        };
+        vec![Problem { source: String::new(), key: key.to_owned(), expected: with_causes(self) }]
+    }
 }
 
 /// Puts the proxy together, with upstream reached over the network.
@@ -94,6 +114,8 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
         traces,
         metrics: Arc::clone(&metrics),
         settings: Settings::new(config),
+        lines: LineChoices::new(&config.log),
+        request_ids: RequestIds::starting_at(random()?),
         memory: BodyMemory::new(
             bytes(config.cache.max_in_flight_bytes),
             bytes(config.cache.max_response_bytes),
@@ -154,6 +176,11 @@ fn measure(proxy: &Proxy, metrics: &Metrics) {
     }));
 }
 
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Returns the deployment's secret, or a random one for this process.
 fn secret(config: &Config) -> Result<Vec<u8>, AssemblyError> {
     if !config.secret.is_empty() {
@@ -166,9 +193,13 @@ fn secret(config: &Config) -> Result<Vec<u8>, AssemblyError> {
 
 /// Returns a name for this process, to know itself by in `Via`.
 fn instance() -> Result<String, AssemblyError> {
+    Ok(format!("{:016x}", random()?))
+}
+
+fn random() -> Result<u64, AssemblyError> {
     let mut bytes = [0; 8];
     rand::fill(&mut bytes).map_err(|_| AssemblyError::Random)?;
-    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 fn bytes(size: bytesize::ByteSize) -> usize {

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
+use crate::Controls;
 use crate::RunError;
 use crate::assembly::{self, AssemblyError};
 use crate::cli::explain::{ExplainArguments, ExplainError};
@@ -35,6 +36,7 @@ pub mod fingerprint;
 pub mod healthcheck;
 pub mod operator;
 pub mod purge;
+pub mod reloading;
 pub mod runtime;
 
 /// Examples and pointers below `--help`.
@@ -269,7 +271,7 @@ fn perform(
 ) -> Result<(), CommandError> {
     let config = configuration(sources)?;
     match command {
-        Command::Serve => serve(config, &egress(&sources.environment)),
+        Command::Serve => serve(config, sources),
         Command::Check => {
             // Whatever only shows when the rooms are put together: root certificates, egress proxies.
             assembly::proxy(&config, &egress(&sources.environment))?;
@@ -326,9 +328,12 @@ fn check(config: &Config, output: &mut dyn Write) -> Result<(), CommandError> {
     Ok(output.flush()?)
 }
 
-fn serve(config: Config, egress: &ProxyEnvironment) -> Result<(), CommandError> {
-    logging::init(&config.log)?;
-    until_signal(async |shutdown| Ok(crate::run(config, egress, shutdown).await?))
+fn serve(config: Config, sources: &Sources) -> Result<(), CommandError> {
+    let controls = Controls { log: logging::init(&config.log)?, reloads: reloading::source(sources) };
+    until_signal(async |shutdown| {
+        runtime::reload_on_hang_up(controls.reloads.clone()).map_err(CommandError::Runtime)?;
+        Ok(crate::run(config, &egress(&sources.environment), controls, shutdown).await?)
+    })
 }
 
 fn demo(config: Config) -> Result<(), CommandError> {
@@ -339,8 +344,8 @@ fn demo(config: Config) -> Result<(), CommandError> {
             expected: "expected nothing, because the demo asks a look-alike of its own".to_owned(),
         }]));
     }
-    logging::init(&config.log)?;
-    until_signal(async |shutdown| Ok(demo::demo(config, shutdown).await?))
+    let log = logging::init(&config.log)?;
+    until_signal(async |shutdown| Ok(demo::demo(config, log, shutdown).await?))
 }
 
 /// Runs `work` on a runtime of its own; its argument completes on the first signal to end.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::budget::BudgetConfig;
 use crate::config::cache::CacheConfig;
+use crate::config::log::LogConfig;
 use crate::config::traces::TracesConfig;
 use crate::config::webhooks::WebhooksConfig;
 
@@ -26,8 +27,10 @@ pub mod budget;
 pub mod cache;
 pub mod control;
 pub mod describe;
+pub mod difference;
 pub mod layer;
 pub mod load;
+pub mod log;
 pub mod shape;
 pub mod traces;
 pub mod validate;
@@ -222,54 +225,6 @@ pub enum Roots {
 pub struct RewriteConfig {
     /// Whether region URLs in bodies point back here.
     pub region_urls: bool,
-}
-
-/// What is logged, and how.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogConfig {
-    /// Least severe level that is logged.
-    pub level: LogLevel,
-    /// Shape of a line.
-    pub format: LogFormat,
-    /// Which requests get a line.
-    pub requests: LogRequests,
-}
-
-/// Least severe level that is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    /// Failures that need somebody.
-    Error,
-    /// And what is wrong but handled.
-    Warn,
-    /// And forwards, writes, refusals, start and stop.
-    Info,
-    /// And each step.
-    Debug,
-}
-
-/// Shape of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    Auto,
-    /// Text.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-/// Which requests get a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogRequests {
-    /// Forwards, refusals and errors; hits are only counted.
-    Forwards,
-    /// Every request.
-    All,
 }
 
 /// How the process ends.

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time;
 use tracing::info;
 
@@ -28,10 +29,12 @@ use crate::config::control::control_url;
 use crate::exporter::Exporter;
 use crate::handling::RefusalReason;
 use crate::headers::{CACHE_STATUS, CacheStatus};
+use crate::logging::control::LogControl;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::proxy::Proxy;
 use crate::proxy::explaining::explanation::Explanation;
+use crate::reload::{ReloadSource, Reloader};
 use crate::routes::tags::Tag;
 use crate::server::{Drained, Failure, Server, ServerSettings};
 use crate::upstream::environment::ProxyEnvironment;
@@ -46,8 +49,10 @@ pub mod links;
 pub mod organizations;
 pub mod peer;
 pub mod pressure;
+pub mod request_id;
 
 pub mod headers;
+pub mod logging;
 pub mod metrics;
 pub mod routes;
 pub mod traces;
@@ -68,7 +73,7 @@ pub mod admin;
 pub mod webhooks;
 
 pub mod assembly;
-pub mod logging;
+pub mod reload;
 pub mod sandbox;
 
 pub mod cli;
@@ -93,6 +98,15 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+}
+
+/// What operators can change of the process while it runs.
+#[derive(Debug, Clone)]
+pub struct Controls {
+    /// Its log.
+    pub log: LogControl,
+    /// Its configuration.
+    pub reloads: ReloadSource,
 }
 
 /// The proxy, put together and listening: whoever connects waits in the kernel's queue until it runs.
@@ -134,7 +148,7 @@ impl Prepared {
     }
 
     /// Runs the proxy until `shutdown` is done and what was accepted has been answered.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+    pub async fn run(self, controls: Controls, shutdown: impl Future<Output = ()>) {
         let Self { config, proxy, clients, operators, senders, exporter } = self;
         let metrics = proxy.shared_metrics();
         let readiness = Readiness::starting();
@@ -142,19 +156,21 @@ impl Prepared {
         readiness.ready();
         announce(&config, &clients, &operators, senders.as_ref());
         let dashboard = Arc::new(Dashboard::new(proxy.clone(), readiness.clone()));
-        let admin = operators_view(&config, &proxy, readiness.clone(), Arc::clone(&dashboard));
+        let operations = operations(&proxy, Arc::clone(&dashboard), controls.log.clone());
+        let admin =
+            Admin::new(config.admin.token.clone(), readiness.clone(), Arc::clone(&metrics), operations);
         let webhooks = webhooks_of(&config, &proxy);
         let (shared, alone) = match senders {
             Some(listener) => (None, webhooks.map(|webhooks| (listener, webhooks))),
             None => (webhooks, None),
         };
         let (stop, stopped) = watch::channel(());
-        let desk = Desk { admin, webhooks: shared };
+        let desk = Desk { admin: Arc::new(admin), webhooks: shared };
         let operators = serve_operators(operators, desk, Arc::clone(&metrics), end_of(stopped.clone()));
         let operators = tokio::spawn(operators);
         let senders = tokio::spawn(serve_senders(alone, metrics, end_of(stopped)));
-        let housekeeping = tokio::spawn(keep_house(proxy.clone()));
-        let onlooker = tokio::spawn(dashboard.look_on());
+        let mut background = work_in_background(&config, &proxy, &controls);
+        background.spawn(dashboard.look_on());
         let exporting = exporter.map(Exporter::start);
         let draining = OnceLock::new();
         let until_shutdown = async {
@@ -170,12 +186,12 @@ impl Prepared {
         if let Some(exporting) = exporting {
             exporting.finish(config.shutdown.grace.saturating_sub(spent())).await;
         }
-        housekeeping.abort();
-        onlooker.abort();
+        background.shutdown().await;
         // The admin listener outlives the clients', so that `/readyz` says what is going on.
         drop(stop);
         let _ = operators.await;
         let _ = senders.await;
+        controls.log.tell_suppressed();
         info!(cut = drained.cut, "shut down");
     }
 }
@@ -187,9 +203,10 @@ impl Prepared {
 pub async fn run(
     config: Config,
     egress: &ProxyEnvironment,
+    controls: Controls,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    Prepared::new(config, egress).await?.run(shutdown).await;
+    Prepared::new(config, egress).await?.run(controls, shutdown).await;
     Ok(())
 }
 
@@ -238,21 +255,14 @@ async fn serve_clients(
     server.serve(listener, handler, shutdown).await
 }
 
-fn operators_view(
-    config: &Config,
-    proxy: &Proxy,
-    readiness: Readiness,
-    dashboard: Arc<Dashboard>,
-) -> Arc<Admin> {
-    let metrics = proxy.shared_metrics();
+/// Returns what operators can do.
+fn operations(proxy: &Proxy, dashboard: Arc<Dashboard>, log: LogControl) -> Operations {
     let book = proxy.clone();
     let (proxy, explained) = (proxy.clone(), proxy.clone());
     let onlooker = Arc::clone(&dashboard);
     let purge = Purge::new(move |order| purge(proxy.clone(), Arc::clone(&onlooker), order));
     let explain = Explain::new(move |question| explain(explained.clone(), question));
-    let ledger = Arc::new(move || book.ledger_report());
-    let operations = Operations { purge, explain, ledger, dashboard };
-    Arc::new(Admin::new(config.admin.token.clone(), readiness, metrics, operations))
+    Operations { purge, explain, ledger: Arc::new(move || book.ledger_report()), dashboard, log }
 }
 
 /// Purges what an operator orders.
@@ -337,6 +347,18 @@ async fn serve_senders(
         async move { webhooks.answer_alone(request).await }
     };
     server.serve(listener, handler, shutdown).await;
+}
+
+/// Begins what goes on besides serving, until the process ends: housekeeping, reloads, telling what the log left out.
+fn work_in_background(config: &Config, proxy: &Proxy, controls: &Controls) -> JoinSet<()> {
+    let metrics = proxy.shared_metrics();
+    controls.log.counted_by(move || metrics.line_suppressed());
+    let reloader = Reloader::new(config.clone(), controls.log.clone(), proxy.clone());
+    let mut background = JoinSet::new();
+    background.spawn(keep_house(proxy.clone()));
+    background.spawn(reloader.reload_from(controls.reloads.clone()));
+    background.spawn(controls.log.clone().keep_telling());
+    background
 }
 
 async fn keep_house(proxy: Proxy) {

@@ -50,6 +50,11 @@
 //! | `sentrybox_connections_total` | counter | `listener` | connections accepted |
 //! | `sentrybox_connections_ended_total` | counter | `cause` | connections that ended, and how |
 //! | `sentrybox_webhooks_total` | counter | `outcome` | webhooks, and what became of them |
+//! | `sentrybox_config_generation` | gauge | | configurations that have held since the start, the one of the start included |
+//! | `sentrybox_config_last_reload_successful` | gauge | | 1 if the last reload was accepted, 0 if it was rejected |
+//! | `sentrybox_config_last_reload_success_timestamp_seconds` | gauge | | last reload that was accepted, or the start, since the Unix epoch |
+//! | `sentrybox_config_reloads_total` | counter | `outcome` | configurations that were read anew, and what became of them |
+//! | `sentrybox_log_lines_suppressed_total` | counter | | log lines that were left out, because there were too many of their kind |
 //! | `sentrybox_trace_spans_total` | counter | `outcome` | spans that ended, and what became of them |
 //! | `sentrybox_accept_errors_total` | counter | | failed attempts to accept a connection |
 //! | `sentrybox_panics_total` | counter | | requests whose work panicked: defects of ours |
@@ -80,6 +85,7 @@ use crate::metrics::connections::ConnectionMetrics;
 use crate::metrics::exposition::Exposition;
 use crate::metrics::process::Process;
 use crate::metrics::regions::RegionMetrics;
+use crate::metrics::reloads::ReloadMetrics;
 use crate::metrics::requests::RequestMetrics;
 use crate::metrics::store::{FlightMetrics, StoreMetrics};
 use crate::metrics::traces::TraceMetrics;
@@ -95,6 +101,7 @@ pub mod exposition;
 pub mod levels;
 pub mod process;
 pub mod regions;
+pub mod reloads;
 pub mod requests;
 pub mod store;
 pub mod traces;
@@ -121,6 +128,7 @@ pub struct LabelValues {
 pub struct Metrics {
     registry: Registry,
     panics: Counter,
+    suppressed_lines: Counter,
     /// What clients asked, and what became of it.
     pub requests: RequestMetrics,
     /// What upstream was asked.
@@ -139,6 +147,8 @@ pub struct Metrics {
     pub connections: ConnectionMetrics,
     /// What Sentry said has changed.
     pub webhooks: WebhookMetrics,
+    /// What became of the configuration.
+    pub reloads: ReloadMetrics,
     /// What became of spans.
     pub traces: TraceMetrics,
 }
@@ -150,11 +160,13 @@ impl Metrics {
         registry.register_collector(Box::new(Process::started(started)));
         let ours = registry.sub_registry_with_prefix("sentrybox");
         let panics = counter(ours, "panics", "Requests whose work panicked");
+        let suppressed_lines = counter(ours, "log_lines_suppressed", "Log lines that were left out");
         let build: Family<[(&'static str, &'static str); 1], Gauge> = Family::default();
         build.get_or_create_owned(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         ours.register("build_info", "The running version", build);
         Self {
             panics,
+            suppressed_lines,
             requests: RequestMetrics::register(ours, &labels.routes),
             upstream: UpstreamMetrics::register(ours),
             regions: RegionMetrics::register(ours),
@@ -164,6 +176,7 @@ impl Metrics {
             flights: FlightMetrics::register(ours),
             connections: ConnectionMetrics::register(ours),
             webhooks: WebhookMetrics::register(ours),
+            reloads: ReloadMetrics::register(ours, started),
             traces: TraceMetrics::register(ours),
             registry,
         }
@@ -180,6 +193,11 @@ impl Metrics {
     pub fn cut_by_shutdown(&self) {
         let reason = RefusalReason::ShuttingDown;
         self.requests.count(Handling::Refuse(reason), reason.status());
+    }
+
+    /// Counts a log line that was left out.
+    pub fn line_suppressed(&self) {
+        self.suppressed_lines.inc();
     }
 
     /// Renders every metric.

@@ -33,8 +33,8 @@ use crate::cache::single_flight::Flights;
 use crate::cache::store::Store;
 use crate::cache::stored_response::Found;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::config::cache::{Downstream, InvalidationScope};
-use crate::config::{Config, LogRequests};
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
@@ -46,11 +46,13 @@ use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
 use crate::proxy::landing::Landing;
 use crate::proxy::ledger::Ledger;
+use crate::proxy::lines::LineChoices;
 use crate::proxy::record::Exchange;
 use crate::proxy::refreshing::RefreshPauses;
 use crate::proxy::rejections::Rejections;
 use crate::proxy::reply::Reply;
 use crate::regions::{DirectedRequest, Regions};
+use crate::request_id::RequestIds;
 use crate::traces::{Step, Traces};
 use crate::upstream::{BoxError, OutgoingBody, Upstream};
 
@@ -69,6 +71,7 @@ pub mod grounded;
 pub mod head;
 pub mod landing;
 pub mod ledger;
+pub mod lines;
 pub mod outgoing;
 pub mod overview;
 pub mod provenance;
@@ -114,6 +117,10 @@ pub struct Rooms {
     pub traces: Traces,
     /// What the operator decided.
     pub settings: Settings,
+    /// Which requests get a log line.
+    pub lines: LineChoices,
+    /// How requests are called.
+    pub request_ids: RequestIds,
     /// How much memory bodies may take while they are read.
     pub memory: BodyMemory,
     /// What is in the air.
@@ -151,8 +158,6 @@ pub struct Settings {
     pub retries: u32,
     /// Whether region URLs in bodies point back here.
     pub region_urls: bool,
-    /// Which requests get a log line.
-    pub log: LogRequests,
 }
 
 impl Settings {
@@ -167,7 +172,6 @@ impl Settings {
             rejection_memory: config.cache.rejection_memory,
             retries: config.budget.retries,
             region_urls: config.rewrite.region_urls,
-            log: config.log.requests,
         }
     }
 }
@@ -210,10 +214,11 @@ impl Proxy {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let (head, body) = request.into_parts();
-        let mut exchange = Exchange::begin(&head, &self.0.traces);
+        let (mut head, body) = request.into_parts();
+        let id = self.0.request_ids.take(&mut head.headers);
+        let mut exchange = Exchange::begin(&head, id.clone(), &self.0);
         let trace = exchange.trace();
-        let admit = || self.0.admission.admit(head, framing(&body), peer);
+        let admit = || self.0.admission.admit(head, framing(&body), peer, id);
         let reply = match trace.during(Step::Admit, admit) {
             Ok(admitted) => {
                 let request = self.direct(Arc::new(admitted), trace);

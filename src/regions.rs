@@ -525,8 +525,9 @@ mod tests {
             assert_eq!(course(&regions, line, token), unknown, "{line}");
         }
         let with_body = admission(&crate::config::load::defaults());
-        let with_body =
-            with_body.admit(head(DETAIL, &[token]), BodyFraming::Known(2), crate::testing::PEER).unwrap();
+        let with_body = with_body
+            .admit(head(DETAIL, &[token]), BodyFraming::Known(2), crate::testing::PEER, crate::testing::ID)
+            .unwrap();
         assert_eq!(regions.direct(Arc::new(with_body), start()).bearing(), Bearing::Unknown);
         assert_eq!(course(&regions, DETAIL, TOKEN), unknown);
     }
@@ -604,7 +605,7 @@ mod tests {
             let admission = admission(&crate::config::load::defaults());
             let token = claiming(&said);
             let head = head(&format!("GET {path}"), &[("authorization", &token)]);
-            let Ok(request) = admission.admit(head, BodyFraming::Absent, crate::testing::PEER) else { return Ok(()) };
+            let Ok(request) = admission.admit(head, BodyFraming::Absent, crate::testing::PEER, crate::testing::ID) else { return Ok(()) };
             let directed = regions.direct(Arc::new(request), start());
             let target = directed.target().unwrap().to_string();
             let origins = ["https://sentry.io", "https://us.sentry.io", "https://de.sentry.io"];

@@ -21,11 +21,15 @@ use crate::config::{Config, load};
 use crate::credential::CredentialKeys;
 use crate::peer::Peer;
 use crate::proxy::Proxy;
+use crate::request_id::RequestId;
 use crate::routes::{self, RouteLabel};
 use crate::upstream::{OutgoingBody, Sending, Upstream};
 
 /// Who is connected.
 pub(crate) const PEER: Peer = Peer::new(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7));
+
+/// What requests are called.
+pub(crate) const ID: RequestId = RequestId::made(7);
 
 /// A credential that the cache knows.
 pub(crate) const TOKEN: (&str, &str) = ("authorization", "Bearer sntryu_one");
@@ -82,13 +86,13 @@ pub(crate) fn admission(config: &Config) -> Admission {
 
 /// Returns an admitted request without a body.
 pub(crate) fn admitted(config: &Config, line: &str, pairs: &[(&str, &str)]) -> AdmittedRequest {
-    admission(config).admit(head(line, pairs), BodyFraming::Absent, PEER).unwrap()
+    admission(config).admit(head(line, pairs), BodyFraming::Absent, PEER, ID).unwrap()
 }
 
 /// Returns a request without a body that the default configuration admits.
 pub(crate) fn asked(line: &str, pairs: &[(&str, &str)]) -> AdmittedRequest {
     static DEFAULTS: LazyLock<Admission> = LazyLock::new(|| admission(&load::defaults()));
-    DEFAULTS.admit(head(line, pairs), BodyFraming::Absent, PEER).unwrap()
+    DEFAULTS.admit(head(line, pairs), BodyFraming::Absent, PEER, ID).unwrap()
 }
 
 /// Returns the provenance of a response without tags that arrived in no time.

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use crate::admission::Admission;
 use crate::config::Config;
 use crate::credential::{BudgetIdentity, Credential, CredentialKeys, CredentialPartition, Fingerprint};
 
@@ -40,6 +41,19 @@ impl Aliases {
         match fingerprint.and_then(|fingerprint| self.positions.get(&fingerprint)) {
             Some(position) => BudgetIdentity::Alias(*position),
             None => BudgetIdentity::of(credential.map(Credential::kind), partition),
+        }
+    }
+}
+
+impl Admission {
+    /// Returns what people may see of whom Sentry counts requests for.
+    pub fn name_of(&self, identity: BudgetIdentity) -> String {
+        match identity {
+            BudgetIdentity::Address => "this address".to_owned(),
+            BudgetIdentity::Credential(partition) => {
+                self.fingerprint(partition).map_or_else(|| "anonymous".to_owned(), |known| known.to_string())
+            }
+            BudgetIdentity::Alias(position) => self.aliases.name(position).unwrap_or("alias").to_owned(),
         }
     }
 }

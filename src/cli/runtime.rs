@@ -1,4 +1,4 @@
-//! The runtime, and the signals that end it.
+//! The runtime, and the signals: those that end it, and the one that has the configuration read anew.
 //!
 //! Invariant: the second signal ends the process at once, whatever hangs.
 //! Not here: what happens between the first signal and the end ([`crate::run`]).
@@ -11,6 +11,8 @@ use std::thread::available_parallelism;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
+
+use crate::reload::ReloadSource;
 
 /// Completes on the first signal to end.
 pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -54,6 +56,30 @@ pub fn shutdown_signal() -> io::Result<Shutdown> {
         std::process::exit(1);
     });
     Ok(Box::pin(async move { drop(receiver.await) }))
+}
+
+/// Asks for a reload on each SIGHUP from now on.
+///
+/// # Errors
+/// The system refuses.
+#[cfg(unix)]
+pub fn reload_on_hang_up(reloads: ReloadSource) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hang_ups = signal(SignalKind::hangup())?;
+    // Owned by the process, as above.
+    tokio::spawn(async move {
+        while hang_ups.recv().await.is_some() {
+            reloads.request();
+        }
+    });
+    Ok(())
+}
+
+/// There is no such signal on this system.
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "registering can fail on other systems")]
+pub fn reload_on_hang_up(_reloads: ReloadSource) -> io::Result<()> {
+    Ok(())
 }
 
 /// The signals to end, of this system.

@@ -132,6 +132,7 @@ impl Proxy {
             match self.again(&inquiry.ask, &attempt, &result) {
                 Again::No => return result,
                 Again::Refused => tracing::warn!(
+                    request_id = %inquiry.request.id(),
                     route = %inquiry.request.route().label,
                     credential = self.fingerprint_of(inquiry.request).map(tracing::field::display),
                     upstream_status = StatusCode::TOO_MANY_REQUESTS.as_u16(),
@@ -296,9 +297,11 @@ impl Proxy {
         let causes: Vec<String> = causes.map(ToString::to_string).collect();
         let causes = (!causes.is_empty()).then(|| causes.join(": "));
         tracing::warn!(
+            request_id = %request.id(),
             upstream = request.upstream().authority(),
             route = %request.route().label,
             credential = self.fingerprint_of(request).map(tracing::field::display),
+            reason = outcome_of(error.fault()).label(),
             error = %error,
             causes,
             "upstream failed"

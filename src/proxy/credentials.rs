@@ -315,11 +315,16 @@ impl Proxy {
             Consequence::None => self.note_absence(request, StatusCode::UNAUTHORIZED),
             Consequence::Suspended => {
                 self.forget(seen(request));
-                tracing::warn!(credential, "credential rejected: suspended until Sentry accepts it again");
+                tracing::warn!(
+                    request_id = %request.id(),
+                    credential,
+                    "credential rejected: suspended until Sentry accepts it again"
+                );
             }
             Consequence::Dropped => {
                 self.forget(Tag::Credential(self.fingerprint_of(request)));
                 tracing::warn!(
+                    request_id = %request.id(),
                     credential,
                     "credential rejected again: all that was stored for it is dropped"
                 );

@@ -33,6 +33,7 @@ use crate::proxy::explaining::foreseen::Foreseen;
 use crate::proxy::explaining::redaction::Redaction;
 use crate::proxy::explaining::seconds::Seconds;
 use crate::regions::DirectedRequest;
+use crate::request_id::RequestId;
 use crate::routes::spelling::normalized_path;
 use crate::routes::{Precedence, RoutePolicy, StaleIfError};
 
@@ -61,7 +62,8 @@ impl Proxy {
             &normalized_path(head.uri.path()),
             &normalized_query(head.uri.query().unwrap_or_default()),
         ));
-        let request = match self.0.admission.admit(head, body, peer) {
+        // Nobody will be told this id: nothing is sent, and nothing logged.
+        let request = match self.0.admission.admit(head, body, peer, RequestId::made(0)) {
             Ok(admitted) => Arc::new(self.regions().direct(Arc::new(admitted), self.clock().now())),
             Err(refusal) => return Explanation::at_the_door(method, target, &refusal),
         };

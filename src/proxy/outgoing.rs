@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, Empty};
 use crate::admission::AdmittedRequest;
 use crate::cache::key::Negotiation;
 use crate::cache::stored_response::StoredResponse;
+use crate::request_id::X_REQUEST_ID;
 use crate::upstream::OutgoingBody;
 
 /// What a client says about its own copy or about how it wants to be answered: nothing for all passengers.
@@ -78,6 +79,8 @@ pub fn as_it_is(
         Codings::AsAsked => {}
         Codings::IdentityOnly => set(&mut fields, header::ACCEPT_ENCODING, None),
     }
+    // What a flight asks is asked for many, by no one's name.
+    set(&mut fields, X_REQUEST_ID, Some(request.id().field_value()));
     assemble(request.method().clone(), target, fields, request, body)
 }
 
@@ -214,6 +217,7 @@ mod tests {
         let mut sent = as_it_is(&request, target(), Codings::AsAsked, empty());
         assert_eq!(sent.method(), Method::PUT);
         sent.headers_mut().remove(header::VIA);
+        assert_eq!(sent.headers_mut().remove(X_REQUEST_ID).unwrap(), request.id().field_value());
         assert_eq!(*sent.headers(), fields(&own));
         let read = as_it_is(&request, target(), Codings::IdentityOnly, empty());
         assert!(!read.headers().contains_key(header::ACCEPT_ENCODING));

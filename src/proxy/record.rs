@@ -1,9 +1,9 @@
 //! Records what became of a request: `Cache-Status`, the metrics, the log and the span, all from one [`Exchange`].
 //!
 //! Invariants: every answer gets a `Cache-Status` member of ours, after those of caches nearer to upstream
-//! ([RFC 9211 §2]); hits are counted, and logged only when asked for; no query, field or credential is logged,
-//! of a credential only its fingerprint.
-//! Not here: what the metrics are called (`metrics`).
+//! ([RFC 9211 §2]), and its request's id; hits are counted, and logged only when asked for; no query, field or credential
+//! is logged, of a credential only its fingerprint.
+//! Not here: what the metrics are called (`metrics`), which requests get a line (`proxy::lines`).
 //!
 //! [RFC 9211 §2]: https://www.rfc-editor.org/rfc/rfc9211#section-2
 
@@ -15,7 +15,6 @@ use http::{Method, Response, StatusCode};
 
 use crate::admission::AdmittedRequest;
 use crate::clock::Stopwatch;
-use crate::config::LogRequests;
 use crate::credential::{CredentialPartition, Fingerprint};
 use crate::handling::Handling;
 use crate::handling::bearing::Bearing;
@@ -26,15 +25,18 @@ use crate::proxy::body::ReplyBody;
 use crate::proxy::ledger::{Answer, Cost, Quality};
 use crate::proxy::reply::Reply;
 use crate::regions::DirectedRequest;
+use crate::request_id::{RequestId, X_REQUEST_ID};
 use crate::routes::RouteLabel;
 use crate::traces::fact::Fact;
-use crate::traces::{Span, Trace, Traces};
+use crate::traces::{Span, Trace};
 
 /// One request, from its head to its answer's head.
 #[derive(Debug)]
 pub struct Exchange {
     watch: Stopwatch,
+    id: RequestId,
     method: Method,
+    path: Option<String>,
     route: RouteLabel,
     class: Option<Arc<str>>,
     partition: CredentialPartition,
@@ -45,16 +47,18 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins with a request's arrival.
-    pub fn begin(head: &Parts, traces: &Traces) -> Self {
+    pub fn begin(head: &Parts, id: RequestId, rooms: &Rooms) -> Self {
         Self {
             watch: Stopwatch::start(),
+            id,
             method: head.method.clone(),
+            path: rooms.lines.told_path(head.uri.path()),
             route: RouteLabel::Other,
             class: None,
             partition: CredentialPartition::ANONYMOUS,
             upstream: None,
             bearing: None,
-            span: traces.begin(&head.method, &head.headers),
+            span: rooms.traces.begin(&head.method, &head.headers),
         }
     }
 
@@ -83,6 +87,7 @@ impl Exchange {
     pub fn end(mut self, reply: Reply, rooms: &Rooms) -> Response<ReplyBody> {
         let Reply { mut response, handling, status } = reply;
         response.headers_mut().append(CACHE_STATUS, status.render());
+        response.headers_mut().insert(X_REQUEST_ID, self.id.field_value());
         response.body_mut().count(&rooms.metrics.bytes, source_of(handling, &status));
         let elapsed = self.watch.read();
         rooms.metrics.requests.observe(handling, response.status(), elapsed);
@@ -95,7 +100,7 @@ impl Exchange {
             Handling::Reuse
             | Handling::ReuseThenRevalidate
             | Handling::ReuseUnderPressure
-            | Handling::RefreshAhead => rooms.settings.log == LogRequests::All,
+            | Handling::RefreshAhead => rooms.lines.wants_hit(),
         };
         if is_logged {
             let line = Line { exchange: &self, handling, status, answered: response.status(), elapsed };
@@ -163,7 +168,9 @@ impl Line<'_> {
         let is_failure = matches!(self.handling, Handling::Refuse(_)) && self.answered.is_server_error();
         if is_failure {
             tracing::warn!(
+                request_id = %self.exchange.id,
                 method = %self.exchange.method,
+                path = self.exchange.path,
                 route = %self.exchange.route,
                 credential = credential.map(tracing::field::display),
                 handling = self.handling.label(),
@@ -177,7 +184,9 @@ impl Line<'_> {
             );
         } else {
             tracing::info!(
+                request_id = %self.exchange.id,
                 method = %self.exchange.method,
+                path = self.exchange.path,
                 route = %self.exchange.route,
                 credential = credential.map(tracing::field::display),
                 handling = self.handling.label(),

@@ -6,9 +6,12 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
+use crate::Controls;
 use crate::Prepared;
 use crate::RunError;
 use crate::config::{Config, Routing};
+use crate::logging::control::LogControl;
+use crate::reload::ReloadSource;
 use crate::sandbox::people::{OTHER_TOKEN, OWNER_TOKEN};
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::upstream::environment::ProxyEnvironment;
@@ -28,7 +31,11 @@ pub enum DemoError {
 }
 
 /// Runs the sandbox, and the proxy in front of it, until `shutdown` ends; prints the guide once both listen.
-pub async fn demo(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), DemoError> {
+pub async fn demo(
+    mut config: Config,
+    log: LogControl,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), DemoError> {
     let sandbox = Sandbox::start(SandboxOptions::default()).await.map_err(DemoError::Sandbox)?;
     config.upstream.url = sandbox.origin();
     // Nothing leaves the machine, whatever else is configured.
@@ -37,7 +44,9 @@ pub async fn demo(mut config: Config, shutdown: impl Future<Output = ()>) -> Res
     let prepared = Prepared::new(config, &ProxyEnvironment::default()).await?;
     let (proxy, admin) = prepared.addresses().map_err(DemoError::Guide)?;
     print(&mut io::stdout().lock(), &demo_guide(proxy, admin, &sandbox)).map_err(DemoError::Guide)?;
-    prepared.run(shutdown).await;
+    // Its configuration is no file's: there is nothing to read anew.
+    let controls = Controls { log, reloads: ReloadSource::none() };
+    prepared.run(controls, shutdown).await;
     sandbox.shutdown().await;
     Ok(())
 }

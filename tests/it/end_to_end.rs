@@ -4,6 +4,7 @@
 //! for a token. Not here: what needs no process (the other modules, in memory and in no time).
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use http::Method;
@@ -16,7 +17,9 @@ use crate::support::http::{Answer, Fields, get, request, send};
 mod commands;
 mod demo;
 mod failing;
+mod logs;
 mod operating;
+mod reloading;
 mod serving;
 mod silos;
 mod stopping;
@@ -57,7 +60,16 @@ impl Stage {
         command.args(["--upstream", &sandbox.origin()]);
         // As talkative as it gets, for what must not be in there.
         command.env("SENTRYBOX_LOG__LEVEL", "debug").env("SENTRYBOX_LOG__REQUESTS", "all");
+        command.env("SENTRYBOX_LOG__PATHS", "full");
         command.envs(environment.iter().copied());
+        Self { binary: Binary::start(command), sandbox }
+    }
+
+    /// Starts both, the binary as a file says and as talkative as that.
+    async fn configured(file: &Path) -> Self {
+        let sandbox = Sandbox::start(SandboxOptions::unhindered()).await.unwrap();
+        let mut command = sentrybox();
+        command.args(["--upstream", &sandbox.origin()]).arg("--config").arg(file);
         Self { binary: Binary::start(command), sandbox }
     }
 
@@ -79,7 +91,20 @@ impl Stage {
     /// Ends the binary as an operator would; it must end well, and must not have told a token to anybody.
     async fn close(mut self) {
         let mut told = String::new();
-        for target in ["/", "/livez", "/readyz", "/metrics", "/ledger", "/purge", "/explain", "/nothing"] {
+        let targets = [
+            "/",
+            "/livez",
+            "/readyz",
+            "/metrics",
+            "/ledger",
+            "/log",
+            "/purge",
+            "/explain",
+            "/nothing",
+            "/dashboard",
+            "/dashboard/panels",
+        ];
+        for target in targets {
             let answer = self.ask(Method::GET, target).await;
             writeln!(told, "{:?}\n{}", answer.fields, answer.text()).unwrap();
         }

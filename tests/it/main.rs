@@ -13,6 +13,7 @@ mod explaining;
 mod interim;
 mod isolation;
 mod lifetimes;
+mod log_lines;
 mod metrics;
 mod model;
 mod names;

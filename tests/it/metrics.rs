@@ -95,6 +95,11 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("process_open_fds", "tests/it/end_to_end/operating.rs"),
     ("process_resident_memory_bytes", "tests/it/end_to_end/operating.rs"),
     ("process_start_time_seconds", "tests/it/end_to_end/operating.rs"),
+    ("sentrybox_config_generation", "tests/it/end_to_end/reloading.rs"),
+    ("sentrybox_config_last_reload_successful", "tests/it/end_to_end/reloading.rs"),
+    ("sentrybox_config_last_reload_success_timestamp_seconds", "tests/it/end_to_end/reloading.rs"),
+    ("sentrybox_config_reloads_total", "tests/it/end_to_end/reloading.rs"),
+    ("sentrybox_log_lines_suppressed_total", "tests/it/end_to_end/logs.rs"),
     ("sentrybox_trace_spans_total", "tests/it/traces.rs"),
     ("sentrybox_build_info", "src/metrics.rs"),
 ];

@@ -147,8 +147,8 @@ fn expected(
     if from == From::Store {
         message.fields.retain(|name, _| !name.starts_with(LIMITS));
     }
-    // Every answer says how it came about, and when. What is stored can be asked for again by its validator.
-    let mut own = vec!["cache-status", "date"];
+    // Every answer says how it came about, when, and what its request is called. What is stored can be asked for again by its validator.
+    let mut own = vec!["cache-status", "date", "x-request-id"];
     if recording.is_storable() {
         own.push("cache-control");
         own.extend((message.status == 200).then_some("etag"));
@@ -167,6 +167,7 @@ fn assert_own_fields(recording: &Recording, from: From, got: &Message) {
         other => panic!("{}: {name} is {other:?}", recording.name),
     };
     httpdate::parse_http_date(&one("date")).unwrap();
+    assert_eq!(one("x-request-id").len(), 16);
     let status = one("cache-status");
     let begin = match from {
         From::Store => "sentrybox; hit; ttl=",

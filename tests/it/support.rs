@@ -4,6 +4,7 @@ pub(crate) mod binary;
 pub(crate) mod corridor;
 pub(crate) mod dice;
 pub(crate) mod http;
+pub(crate) mod kept_log;
 pub(crate) mod limited;
 pub(crate) mod scripted;
 pub(crate) mod spans;

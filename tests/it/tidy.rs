@@ -19,14 +19,16 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (0, "organizations", ""),
     (0, "peer", ""),
     (0, "pressure", ""),
+    (0, "request_id", ""),
     (0, "cache", ""),
     (0, "cache::directives", ""),
     (0, "cache::single_flight", ""),
     (1, "headers", "handling"),
+    (1, "logging", "clock config"),
     (1, "metrics", "handling"),
     (1, "routes", "config credential"),
     (2, "traces", "clock config credential handling metrics routes"),
-    (2, "admission", "config credential handling headers peer routes"),
+    (2, "admission", "config credential handling headers peer request_id routes"),
     (3, "regions", "admission config credential handling links organizations routes traces"),
     (2, "cache::conditions", "headers"),
     (3, "cache::body", "links"),
@@ -67,8 +69,8 @@ const ROOMS: &[(u8, &str, &str)] = &[
     (6, "proxy", "..5"),
     (7, "admin", "proxy ..5"),
     (7, "webhooks", "..5"),
-    (8, "logging", "config"),
     (8, "assembly", "..8"),
+    (8, "reload", "..8"),
     (8, "sandbox", "..8"),
     (8, "testing", "..8"), // only compiled for unit tests, which any room may write
     (8, "cli", "..8"),
@@ -77,7 +79,7 @@ const ROOMS: &[(u8, &str, &str)] = &[
 ];
 
 /// Rooms that only decide: no waiting, no runtime, no clock.
-const PURE: &str = "admission links headers organizations routes regions cache::key cache::body cache::conditions cache::directives cache::policy \
+const PURE: &str = "admission links headers organizations request_id routes regions cache::key cache::body cache::conditions cache::directives cache::policy \
      cache::stored_response cache::terms cache::freshness cache::storing cache::invalidation";
 
 /// What only some rooms may name: a library that must stay a one-file change, or the clock.
@@ -181,6 +183,22 @@ fn may_import(room: &str, other: &str) -> bool {
     room == other || allowed.split(' ').any(|word| word == other || up_to(word))
 }
 
+/// Returns the call of a macro that a text begins with.
+fn call_at(text: &str) -> &str {
+    let (mut depth, mut is_quoted, mut is_escaped) = (0, false, false);
+    for (place, letter) in text.char_indices() {
+        match letter {
+            '"' if !is_escaped => is_quoted = !is_quoted,
+            '(' if !is_quoted => depth += 1,
+            ')' if !is_quoted && depth == 1 => return &text[..=place],
+            ')' if !is_quoted => depth -= 1,
+            _ => {}
+        }
+        is_escaped = letter == '\\' && !is_escaped;
+    }
+    text
+}
+
 /// Returns whether a list of words holds `room`.
 fn lists(words: &str, room: &str) -> bool {
     words.split(' ').any(|word| word == room)
@@ -255,6 +273,26 @@ fn a_library_stays_in_its_room() {
         let bad = |(word, rooms): &&(&str, &str)| names(word) && !lists(rooms, &source.room);
         CONFINED.iter().find(bad).map(|(word, rooms)| format!("`{word}` belongs to {rooms} alone"))
     });
+}
+
+#[test]
+fn a_log_lines_message_is_a_constant() {
+    let begins = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+    for source in sources("src") {
+        let code = source.statements().map(|(_, line)| line).collect::<Vec<_>>().join("\n");
+        for begin in begins {
+            for (place, _) in code.match_indices(begin) {
+                let call = call_at(&code[place..]);
+                let message = call.rsplit('"').nth(1).unwrap_or_default();
+                let is_constant = !message.is_empty() && !message.contains(['{', '%', '=']);
+                assert!(
+                    is_constant,
+                    "{}: the message is no constant, its facts no fields: {call}",
+                    source.path
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,217 @@
+//! Reads the configuration anew while the proxy runs, and lets hold what can without a restart.
+//!
+//! A [`ReloadSource`] says when, and reads; the [`Reloader`] compares what was read with what runs. What takes effect at
+//! once stands in [`AT_ONCE`], and [`Reloader::apply`] brings it there: whoever makes another key reloadable adds to both.
+//!
+//! Invariants: a configuration with a problem changes nothing; reloads happen one after another; keys are told, values
+//! are not. Not here: reading (handed in), what is valid (`config`, and the rooms), the signal (`cli::runtime`).
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tracing::{error, info, warn};
+
+use crate::config::difference::changed_keys;
+use crate::config::log::LogConfig;
+use crate::config::{Config, Problem};
+use crate::logging::control::LogControl;
+use crate::proxy::Proxy;
+
+/// Keys that take effect at once; any other one needs a restart.
+const AT_ONCE: [&str; 5] =
+    ["log.level", "log.requests", "log.hit_sample_rate", "log.paths", "log.max_per_second"];
+
+/// Where a configuration is read anew, and when; clones are the same.
+#[derive(Clone)]
+pub struct ReloadSource {
+    wanted: Arc<Notify>,
+    load: Arc<Load>,
+}
+
+type Load = dyn Fn() -> Result<Config, Vec<Problem>> + Send + Sync;
+
+impl ReloadSource {
+    /// Reads by `load`, which finds everything that is wrong, as `sentrybox check` does.
+    pub fn new(load: impl Fn() -> Result<Config, Vec<Problem>> + Send + Sync + 'static) -> Self {
+        Self { wanted: Arc::new(Notify::new()), load: Arc::new(load) }
+    }
+
+    /// Reads nothing, ever.
+    pub fn none() -> Self {
+        Self::new(|| Err(Vec::new()))
+    }
+
+    /// Asks for a reload. Several before one has begun are one.
+    pub fn request(&self) {
+        self.wanted.notify_one();
+    }
+}
+
+impl fmt::Debug for ReloadSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ReloadSource").finish_non_exhaustive()
+    }
+}
+
+/// Brings what was read anew to the rooms.
+#[derive(Debug)]
+pub struct Reloader {
+    /// What runs: as it was at the start, and what was applied since.
+    running: Config,
+    generation: u64,
+    log: LogControl,
+    proxy: Proxy,
+}
+
+impl Reloader {
+    /// Begins with the configuration that runs.
+    pub fn new(running: Config, log: LogControl, proxy: Proxy) -> Self {
+        Self { running, generation: 1, log, proxy }
+    }
+
+    /// Reloads whenever that is wanted. Never ends.
+    pub async fn reload_from(mut self, source: ReloadSource) {
+        loop {
+            source.wanted.notified().await;
+            let load = Arc::clone(&source.load);
+            match spawn_blocking(move || load()).await {
+                Ok(Ok(config)) => self.accept(&config),
+                Ok(Err(problems)) => self.reject(&problems),
+                Err(_panicked) => self.reject(&[]),
+            }
+        }
+    }
+
+    fn accept(&mut self, config: &Config) {
+        let changed = changed_keys(&self.running, config);
+        let (applied, waiting): (Vec<_>, Vec<_>) =
+            changed.into_iter().partition(|key| AT_ONCE.contains(&key.as_str()));
+        self.apply(config);
+        self.generation += 1;
+        self.proxy.metrics().reloads.accepted(self.proxy.clock().now());
+        info!(generation = self.generation, applied = told(&applied), "configuration reloaded");
+        if let Some(keys) = told(&waiting) {
+            warn!(keys, "changed keys need a restart");
+        }
+    }
+
+    /// Lets hold what takes effect at once. The log's level is set although the file's has not changed, because an operator
+    /// may have set another one meanwhile.
+    fn apply(&mut self, config: &Config) {
+        self.log.apply(&config.log);
+        self.proxy.lines().apply(&config.log);
+        self.running.log = LogConfig { format: self.running.log.format, ..config.log };
+    }
+
+    fn reject(&self, problems: &[Problem]) {
+        self.proxy.metrics().reloads.rejected();
+        for Problem { source, key, expected } in problems {
+            error!(source, key, expected, "configuration problem");
+        }
+        error!(problems = problems.len(), "configuration rejected, and nothing has changed");
+    }
+}
+
+/// Returns keys as the log tells them; `None` when there are none.
+fn told(keys: &[String]) -> Option<String> {
+    (!keys.is_empty()).then(|| keys.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::assembly;
+    use crate::config::log::{LogFormat, LogLevel, LogRequests};
+    use crate::config::{Roots, load, shape};
+    use crate::metrics::exposition::Exposition;
+    use crate::upstream::environment::ProxyEnvironment;
+
+    fn config() -> Config {
+        let mut config = load::defaults();
+        config.upstream.roots = Roots::Bundled;
+        config
+    }
+
+    fn reloader() -> Reloader {
+        let config = config();
+        let proxy = assembly::proxy(&config, &ProxyEnvironment::default()).unwrap();
+        Reloader::new(config.clone(), LogControl::new(&config.log), proxy)
+    }
+
+    fn measures(proxy: &Proxy, sample: &str) -> bool {
+        proxy.metrics().encode(Exposition::Text).contains(&format!("sentrybox_config_{sample}\n"))
+    }
+
+    #[tokio::test]
+    async fn what_takes_effect_at_once_runs_and_the_rest_goes_on_to_wait() {
+        let mut reloader = reloader();
+        let mut other = config();
+        other.log = LogConfig {
+            level: LogLevel::Debug,
+            requests: LogRequests::All,
+            format: LogFormat::Json,
+            ..other.log
+        };
+        other.shutdown.grace = Duration::from_secs(7);
+        reloader.accept(&other);
+        assert_eq!(reloader.log.level(), LogLevel::Debug);
+        assert!(reloader.proxy.lines().wants_hit());
+        assert_eq!(changed_keys(&reloader.running, &other), ["log.format", "shutdown.grace"]);
+        assert!(measures(&reloader.proxy, "generation 2"));
+    }
+
+    #[tokio::test]
+    async fn a_rejection_is_counted_and_changes_nothing() {
+        let reloader = reloader();
+        reloader.reject(&[Problem { source: String::new(), key: String::new(), expected: String::new() }]);
+        assert!(
+            measures(&reloader.proxy, "generation 1")
+                && measures(&reloader.proxy, "last_reload_successful 0")
+        );
+        assert_eq!(changed_keys(&reloader.running, &config()), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn each_request_is_a_reload_and_a_panic_is_a_rejection() {
+        let reloader = reloader();
+        let proxy = reloader.proxy.clone();
+        let loads = Arc::new(AtomicUsize::new(0));
+        let answers = Mutex::new(vec![Some(Ok(config())), None, Some(Err(Vec::new()))]);
+        let source = ReloadSource::new({
+            let loads = Arc::clone(&loads);
+            move || {
+                loads.fetch_add(1, Ordering::SeqCst);
+                let answer = answers.lock().unwrap().pop();
+                answer.flatten().unwrap()
+            }
+        });
+        let reloading = tokio::spawn(reloader.reload_from(source.clone()));
+        for (sample, count) in [
+            ("reloads_total{outcome=\"rejected\"} 1", 1),
+            ("reloads_total{outcome=\"rejected\"} 2", 2),
+            ("reloads_total{outcome=\"accepted\"} 1", 3),
+        ] {
+            source.request();
+            while !measures(&proxy, sample) {
+                yield_now().await;
+            }
+            assert_eq!(loads.load(Ordering::SeqCst), count);
+        }
+        reloading.abort();
+    }
+
+    #[test]
+    fn every_key_that_takes_effect_at_once_is_one() {
+        let known = figment::value::Value::serialize(load::defaults()).unwrap();
+        let keys = shape::keys(&known);
+        assert!(AT_ONCE.iter().all(|key| keys.iter().any(|known| known == key)), "{keys:?}");
+    }
+}

@@ -1,0 +1,135 @@
+//! SIGHUP: the configuration is read anew, and holds as far as it can.
+
+use std::fs;
+use std::path::Path;
+
+use http::Method;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::end_to_end::{LIST, OWNER, Stage, until};
+use crate::support::http::{request, send};
+
+/// A process and the file that configures it.
+struct Case {
+    stage: Stage,
+    directory: TempDir,
+}
+
+impl Case {
+    async fn begin(text: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("sentrybox.toml");
+        fs::write(&file, text).unwrap();
+        Self { stage: Stage::configured(&file).await, directory }
+    }
+
+    /// Writes another file, and asks for it to be read.
+    fn reload(&self, text: &str) {
+        fs::write(self.file(), text).unwrap();
+        self.stage.binary.hang_up();
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.directory.path().join("sentrybox.toml")
+    }
+
+    /// Waits for a line with this message, and returns the last one.
+    async fn line(&self, message: &str) -> Value {
+        let find = || {
+            let output = self.stage.binary.output();
+            let mut lines = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.rfind(|line| line["message"] == message)
+        };
+        until(async || find().is_some()).await;
+        find().unwrap()
+    }
+
+    /// Waits until metrics have these values.
+    async fn measures(&self, samples: &[&str]) {
+        until(async || {
+            let metrics = self.stage.ask(Method::GET, "/metrics").await;
+            samples.iter().all(|sample| metrics.text().contains(&format!("sentrybox_config_{sample}\n")))
+        })
+        .await;
+    }
+
+    async fn get(&self, id: &str) {
+        self.stage.get(LIST, &[OWNER[0], ("x-request-id", id)]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_accepted_holds_at_once_or_is_said_to_need_a_restart() {
+    let case = Case::begin("").await;
+    case.measures(&["generation 1", "last_reload_successful 1"]).await;
+    case.get("forwarded").await;
+    case.get("a-quiet-hit").await;
+    case.reload("secret = \"canary, canary, canary, canary, canary\"\n[log]\nrequests = \"all\"\npaths = \"full\"\n[cache]\nmax_bytes = \"64MiB\"");
+    case.measures(&["generation 2", "last_reload_successful 1", "reloads_total{outcome=\"accepted\"} 1"])
+        .await;
+    let line = case.line("configuration reloaded").await;
+    assert_eq!((&line["generation"], &line["applied"]), (&2.into(), &"log.paths log.requests".into()));
+    assert_eq!(case.line("changed keys need a restart").await["keys"], "cache.max_bytes secret");
+    case.get("a-loud-hit").await;
+    until(async || case.stage.binary.output().contains("a-loud-hit")).await;
+    let line = case.line("request served").await;
+    assert_eq!(
+        (&line["request_id"], &line["path"], &line["handling"]),
+        (&"a-loud-hit".into(), &LIST.into(), &"reuse".into())
+    );
+    let output = case.stage.binary.output();
+    assert!(!output.contains("a-quiet-hit") && !output.contains("canary"), "{output}");
+    case.stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_file_changes_nothing_and_is_told_by_file_key_and_expectation() {
+    let case = Case::begin("").await;
+    case.reload("[log]\nlevel = \"loud\"\nrequests = \"all\"\n[[cache.rules]]\nroute = \"/api/0/a/\"\nclass = \"nonesuch\"");
+    case.measures(&["generation 1", "last_reload_successful 0", "reloads_total{outcome=\"rejected\"} 1"])
+        .await;
+    assert_eq!(case.line("configuration rejected, and nothing has changed").await["problems"], 2);
+    let output = case.stage.binary.output();
+    let problems = output.lines().filter(|line| line.contains("configuration problem"));
+    let problems: Vec<Value> = problems.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |key: &str| problems.iter().find(|line| line["key"] == key).unwrap();
+    for key in ["log.level", "cache.rules.0.class"] {
+        assert_eq!(of(key)["source"], case.file().to_str().unwrap());
+    }
+    assert!(of("log.level")["expected"].as_str().unwrap().contains("`debug`"), "{problems:?}");
+    case.get("forwarded").await;
+    case.get("a-quiet-hit").await;
+    case.get("a-quiet-hit").await;
+    case.reload("[log]\nlevel = \"warn\"");
+    case.measures(&["generation 2", "last_reload_successful 1", "reloads_total{outcome=\"accepted\"} 1"])
+        .await;
+    assert!(!case.stage.binary.output().contains("a-quiet-hit"));
+    let level = case.stage.ask(Method::GET, "/log").await;
+    assert_eq!(level.text(), r#"{"level":"warn"}"#);
+    // The next one says that it ends.
+    case.reload("[log]\nlevel = \"info\"");
+    case.measures(&["generation 3"]).await;
+    case.stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_level_takes_the_place_of_an_operators() {
+    let case = Case::begin("").await;
+    let debug = request(Method::PUT, "/log", &[], r#"{"level":"debug"}"#);
+    send(case.stage.binary.admin, debug).await.unwrap();
+    case.reload("");
+    case.measures(&["generation 2"]).await;
+    assert_eq!(case.stage.ask(Method::GET, "/log").await.text(), r#"{"level":"info"}"#);
+    case.stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_is_a_wrong_one() {
+    let case = Case::begin("").await;
+    fs::remove_file(case.file()).unwrap();
+    case.stage.binary.hang_up();
+    case.measures(&["generation 1", "last_reload_successful 0"]).await;
+    assert!(Path::new(case.line("configuration problem").await["source"].as_str().unwrap()) == case.file());
+    case.stage.close().await;
+}
