@@ -4,6 +4,8 @@
 // The purge form sends what `sentrybox purge` sends: JSON, to this host alone.
 
 const EVERY = 2000;
+// Without the name and password that the page's own address may have: browsers refuse to ask for such a URL.
+const here = location.origin;
 const live = document.getElementById("live");
 const trouble = document.getElementById("trouble");
 const freshness = document.getElementById("freshness");
@@ -16,12 +18,17 @@ function complain(text) {
   trouble.hidden = text === "";
 }
 
+function isInUse(element) {
+  const marked = getSelection();
+  return element.contains(document.activeElement) || (!marked.isCollapsed && marked.containsNode(element, true));
+}
+
 function replacePanels(text) {
   const fresh = new DOMParser().parseFromString(text, "text/html");
   for (const section of fresh.querySelectorAll("section[id]")) {
     const shown = document.getElementById(section.id)?.querySelector(".inside");
     const inside = section.querySelector(".inside");
-    if (shown && shown.innerHTML !== inside.innerHTML && !shown.contains(document.activeElement)) {
+    if (shown && shown.innerHTML !== inside.innerHTML && !isInUse(shown)) {
       shown.replaceChildren(...inside.childNodes);
     }
   }
@@ -29,7 +36,7 @@ function replacePanels(text) {
 
 async function update() {
   try {
-    const answer = await fetch(`/dashboard/panels?range=${range}`, { signal: AbortSignal.timeout(10000) });
+    const answer = await fetch(`${here}/dashboard/panels?range=${range}`, { signal: AbortSignal.timeout(10000) });
     if (!answer.ok) {
       throw new Error(`sentrybox answers ${answer.status}`);
     }
@@ -66,7 +73,7 @@ async function purge(event) {
   }
   result.textContent = "…";
   try {
-    const answer = await fetch("/purge", {
+    const answer = await fetch(`${here}/purge`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(order()),
