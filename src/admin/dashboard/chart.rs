@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::admin::dashboard::html::escaped;
 
 /// Size of the picture, in its own units.
-const WIDTH: f64 = 440.0;
-const HEIGHT: f64 = 180.0;
+const WIDTH: f64 = 340.0;
+const HEIGHT: f64 = 170.0;
 
 /// Where the drawing begins and ends.
 const LEFT: f64 = 46.0;
@@ -37,15 +37,21 @@ impl Unit {
     pub fn write(self, value: f64) -> String {
         match self {
             Self::PerSecond if value >= 100.0 => format!("{value:.0}/s"),
-            Self::PerSecond if value >= 10.0 => format!("{value:.1}/s"),
-            Self::PerSecond => format!("{value:.2}/s"),
+            Self::PerSecond if value >= 10.0 => format!("{}/s", rounded(value, 1)),
+            Self::PerSecond => format!("{}/s", rounded(value, 2)),
             Self::Share => format!("{:.0} %", value * 100.0),
-            Self::Seconds if value >= 1.0 => format!("{value:.1} s"),
+            Self::Seconds if value >= 1.0 => format!("{} s", rounded(value, 1)),
             Self::Seconds if value >= 0.01 => format!("{:.0} ms", value * 1e3),
-            Self::Seconds if value >= 0.001 => format!("{:.1} ms", value * 1e3),
+            Self::Seconds if value >= 0.001 => format!("{} ms", rounded(value * 1e3, 1)),
             Self::Seconds => format!("{:.0} µs", value * 1e6),
         }
     }
+}
+
+/// Writes a number with so many decimals at the most, and none that say nothing.
+fn rounded(value: f64, decimals: usize) -> String {
+    let written = format!("{value:.decimals$}");
+    written.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// How the series stand to each other.
@@ -166,11 +172,11 @@ impl Chart {
                 escaped(&text)
             );
         }
-        for (part, anchor) in [(0, "start"), (1, "middle"), (2, "end")] {
+        for (part, anchor, zone) in [(0, "start", ""), (1, "middle", ""), (2, "end", " UTC")] {
             let at = self.until.checked_sub(self.span * (2 - part) / 2).unwrap_or(UNIX_EPOCH);
             let _ = write!(
                 picture,
-                "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
+                "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}{zone}</text>",
                 LEFT + (RIGHT - LEFT) * f64::from(part) / 2.0,
                 HEIGHT - 5.0,
                 time_of_day(at)
@@ -244,14 +250,17 @@ impl Scale {
         })
     }
 
-    /// Returns a line through the values, with gaps where there are none.
+    /// Returns a line through the values, with gaps where there are none. Each stroke begins with a point, which is seen
+    /// even where nothing follows.
     fn line(&self, values: &[Option<f64>]) -> String {
         let mut path = String::new();
         let mut is_drawing = false;
         for point in self.points(values) {
-            if let Some((x, y)) = point {
-                let _ = write!(path, "{}{x:.1} {y:.1}", if is_drawing { "L" } else { "M" });
-            }
+            let _ = match point {
+                Some((x, y)) if is_drawing => write!(path, "L{x:.1} {y:.1}"),
+                Some((x, y)) => write!(path, "M{x:.1} {y:.1}h0"),
+                None => Ok(()),
+            };
             is_drawing = point.is_some();
         }
         path
@@ -309,16 +318,16 @@ mod tests {
     fn a_line_has_a_gap_where_nothing_was_counted() {
         let values = vec![Some(0.0), Some(8.0), None, Some(4.0)];
         let drawn = chart(Form::Lines, Unit::PerSecond, &[values]).draw();
-        assert!(drawn.contains("d=\"M46.0 160.0L175.3 8.0M434.0 84.0\""), "{drawn}");
-        assert!(drawn.contains(">12:00</text>") && drawn.contains(">13:00</text>"));
+        assert!(drawn.contains("d=\"M46.0 150.0h0L142.0 8.0M334.0 79.0h0\""), "{drawn}");
+        assert!(drawn.contains(">12:00</text>") && drawn.contains(">13:00 UTC</text>"));
     }
 
     #[test]
     fn what_is_stacked_stands_upon_the_one_below() {
         let values = [vec![Some(1.0), Some(1.0)], vec![Some(1.0), None]];
         let drawn = chart(Form::Stacked, Unit::PerSecond, &values).draw();
-        assert!(drawn.contains("d=\"M46.0 84.0L434.0 84.0L434.0 160.0L46.0 160.0Z\""), "{drawn}");
-        assert!(drawn.contains("d=\"M46.0 8.0L434.0 160.0L434.0 84.0L46.0 84.0Z\""), "{drawn}");
+        assert!(drawn.contains("d=\"M46.0 79.0L334.0 79.0L334.0 150.0L46.0 150.0Z\""), "{drawn}");
+        assert!(drawn.contains("d=\"M46.0 8.0L334.0 150.0L334.0 79.0L46.0 79.0Z\""), "{drawn}");
     }
 
     #[test]
@@ -335,9 +344,17 @@ mod tests {
     fn short_and_long_durations_share_a_chart() {
         let values = vec![Some(0.000_06), Some(0.4)];
         let drawn = chart(Form::Logarithmic, Unit::Seconds, &[values]).draw();
-        for mark in ["10 µs", "100 µs", "1.0 ms", "10 ms", "100 ms", "1.0 s"] {
+        for mark in ["10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s"] {
             assert!(drawn.contains(&format!(">{mark}</text>")), "{mark} {drawn}");
         }
+    }
+
+    #[test]
+    fn a_number_has_no_decimals_that_say_nothing() {
+        let rates = [0.0, 0.25, 7.5, 40.0, 12.34, 1234.5].map(|value| Unit::PerSecond.write(value));
+        assert_eq!(rates, ["0/s", "0.25/s", "7.5/s", "40/s", "12.3/s", "1234/s"]);
+        let times = [0.000_05, 0.0024, 0.02, 1.0, 60.0].map(|value| Unit::Seconds.write(value));
+        assert_eq!(times, ["50 µs", "2.4 ms", "20 ms", "1 s", "60 s"]);
     }
 
     #[test]

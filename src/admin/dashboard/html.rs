@@ -23,6 +23,11 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// Escapes a path, which may go on in another line after each of its slashes.
+pub fn breakable(path: &str) -> String {
+    escaped(path).replace('/', "/<wbr>")
+}
+
 /// Writes bytes for people.
 pub fn bytes(count: u64) -> String {
     bytesize::ByteSize::b(count).display().iec().to_string()
@@ -49,6 +54,11 @@ mod tests {
     fn markup_becomes_text() {
         assert_eq!(escaped("a<b> & \"c\"='d'"), "a&lt;b&gt; &amp; &quot;c&quot;=&#39;d&#39;");
         assert_eq!(escaped("plain"), "plain");
+    }
+
+    #[test]
+    fn a_path_breaks_after_its_slashes() {
+        assert_eq!(breakable("/api/0/<b>"), "/<wbr>api/<wbr>0/<wbr>&lt;b&gt;");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::admin::dashboard::chart::{Chart, Form, Series, Unit};
 use crate::admin::dashboard::events::Event;
 use crate::admin::dashboard::history::{Column, Totals, float};
-use crate::admin::dashboard::html::{bytes, count, escaped};
+use crate::admin::dashboard::html::{breakable, bytes, count, escaped};
 use crate::admin::dashboard::range::Range;
 use crate::admin::dashboard::reading::Reading;
 use crate::cache::store::holdings::Holding;
@@ -75,28 +75,26 @@ impl Scene<'_> {
         let stored = reading.count("sentrybox_store_bytes", &[]);
         let most = reading.count("sentrybox_store_max_bytes", &[]);
         let responses = reading.count("sentrybox_store_responses", &[]);
+        let failed = totals.upstream_refused + totals.upstream_failed;
         let started = reading.value("process_start_time_seconds", &[]).unwrap_or_default();
         let up = self.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() - started;
-        let told = |value: u64| value.to_string();
+        let counted = |value: u64| (count(value), value.to_string());
+        let lately_shown = format!("Hit ratio, last {}", self.range.name());
         let rows = [
-            ("hit-ratio", "Hit ratio", share(totals.reused, totals.answered()), exact_share(&totals)),
-            (
-                "hit-ratio-lately",
-                "Hit ratio, shown time",
-                share(lately.reused, lately.answered()),
-                exact_share(&lately),
-            ),
-            ("requests-total", "Requests", count(totals.answered()), told(totals.answered())),
-            ("upstream-total", "Calls upstream", count(totals.upstream), told(totals.upstream)),
-            ("saved-total", "Calls saved", count(totals.saved), told(totals.saved)),
-            ("refused-total", "Refused here", count(totals.refused), told(totals.refused)),
-            ("waiting", "Waiting now", count(waiting), told(waiting)),
-            ("stored-responses", "Stored responses", count(responses), told(responses)),
-            ("stored-bytes", "Stored", format!("{} of {}", bytes(stored), bytes(most)), told(stored)),
-            ("uptime", "Up", span(Duration::try_from_secs_f64(up).unwrap_or_default()), format!("{up:.0}")),
-            ("readiness", "State", self.readiness.to_owned(), self.readiness.to_owned()),
+            ("hit-ratio", "Hit ratio", shown_share(&totals)),
+            ("hit-ratio-lately", &lately_shown, shown_share(&lately)),
+            ("requests-total", "Requests", counted(totals.answered())),
+            ("upstream-total", "Calls upstream", counted(totals.upstream)),
+            ("saved-total", "Calls saved", counted(totals.saved)),
+            ("refused-total", "Refused here", counted(totals.refused)),
+            ("failed-total", "Refused or failed upstream", counted(failed)),
+            ("waiting", "Waiting now", counted(waiting)),
+            ("stored-responses", "Stored responses", counted(responses)),
+            ("stored-bytes", &format!("Stored, of {}", bytes(most)), (bytes(stored), stored.to_string())),
+            ("uptime", "Up", (span(Duration::try_from_secs_f64(up).unwrap_or_default()), format!("{up:.0}"))),
+            ("readiness", "State", (self.readiness.to_owned(), self.readiness.to_owned())),
         ];
-        let rows = rows.map(|(id, name, text, exact)| {
+        let rows = rows.map(|(id, name, (text, exact))| {
             format!(
                 "<div class=\"card figure\"><dt>{name}</dt><dd id=\"{id}\" data-value=\"{}\">{}</dd></div>",
                 escaped(&exact),
@@ -194,8 +192,10 @@ impl Scene<'_> {
         ];
         let facts = facts.into_iter().flatten().collect::<Vec<_>>().join(" · ");
         let routes = routes_of(&budget.routes);
+        let is_short = limit.remaining == Some(0) || budget.closed.is_some();
+        let class = if is_short { "card trouble" } else { "card" };
         format!(
-            "<li class=\"card\"><div class=\"who\"><code>{caller}</code> {method} <small>{}</small></div>\
+            "<li class=\"{class}\"><div class=\"who\"><code>{caller}</code> {method} <small>{}</small></div>\
              <div class=\"left\">{meter}</div><small>{facts}</small><small class=\"routes\">{routes}</small></li>",
             escaped(&budget.upstream)
         )
@@ -228,7 +228,7 @@ impl Scene<'_> {
                 self.reading.count("sentrybox_requests_by_route_total", &labels)
             };
             let reused = asked.saturating_sub(handled("forward")).saturating_sub(handled("refuse"));
-            [escaped(route).into_owned(), count(*asked), share(reused, *asked)]
+            [breakable(route), count(*asked), share(reused, *asked)]
         };
         let rows: Vec<_> = rows.iter().map(row).collect();
         table(["Route", "Requests", "Hits"], &rows, "Nobody has asked for anything yet.")
@@ -239,7 +239,7 @@ impl Scene<'_> {
         rows.sort_by_key(|(_, holding)| std::cmp::Reverse(holding.bytes));
         rows.truncate(ROWS);
         let row = |(route, holding): &(&RouteLabel, &Holding)| {
-            [escaped(route.as_str()).into_owned(), count(holding.responses), bytes(holding.bytes)]
+            [breakable(route.as_str()), count(holding.responses), bytes(holding.bytes)]
         };
         let rows: Vec<_> = rows.iter().map(row).collect();
         table(["Route", "Responses", "Size"], &rows, "Nothing is stored.")
@@ -250,9 +250,9 @@ impl Scene<'_> {
             let class = if event.kind.is_trouble() { "trouble" } else { "plain" };
             let times = if event.count > 1 { format!(" × {}", count(event.count)) } else { String::new() };
             let at = httpdate::fmt_http_date(event.last);
-            let ago = span(self.now.duration_since(event.last).unwrap_or_default());
+            let ago = ago(self.now.duration_since(event.last).unwrap_or_default());
             format!(
-                "<li><time title=\"{at}\">{ago} ago</time> <b class=\"{class}\">{}</b>{times} {}</li>",
+                "<li><time title=\"{at}\">{ago}</time> <b class=\"{class}\">{}</b>{times} {}</li>",
                 event.kind.label(),
                 escaped(&event.detail)
             )
@@ -285,7 +285,7 @@ fn table(heads: [&str; 3], rows: &[[String; 3]], empty: &str) -> String {
 /// Writes the first routes, and how many more there are.
 fn routes_of(routes: &[RouteLabel]) -> String {
     const SHOWN: usize = 3;
-    let shown: Vec<_> = routes.iter().take(SHOWN).map(|route| escaped(route.as_str())).collect();
+    let shown: Vec<_> = routes.iter().take(SHOWN).map(|route| breakable(route.as_str())).collect();
     let more = routes.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", shown.join(", "))
@@ -295,9 +295,17 @@ fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "–".to_owned() } else { format!("{:.1} %", 100.0 * float(part) / float(whole)) }
 }
 
-fn exact_share(totals: &Totals) -> String {
+/// Returns a hit ratio as it is read, and exactly.
+fn shown_share(totals: &Totals) -> (String, String) {
     let answered = totals.answered();
-    if answered == 0 { String::new() } else { format!("{:.6}", float(totals.reused) / float(answered)) }
+    let exact =
+        if answered == 0 { String::new() } else { format!("{:.6}", float(totals.reused) / float(answered)) };
+    (share(totals.reused, answered), exact)
+}
+
+/// Says how long ago something was.
+fn ago(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) { "just now".to_owned() } else { format!("{} ago", span(duration)) }
 }
 
 /// Writes a duration in its largest unit.
@@ -364,7 +372,7 @@ mod tests {
         for piece in [
             "id=\"requests-total\" data-value=\"12350\"",
             "id=\"hit-ratio\" data-value=\"0.999595\">100.0 %",
-            "id=\"stored-bytes\" data-value=\"1048576\">1.0 MiB of 0 B",
+            "Stored, of 0 B</dt><dd id=\"stored-bytes\" data-value=\"1048576\">1.0 MiB",
             "id=\"gates-limit\" data-value=\"2\"",
             "id=\"hit-ratio-lately\" data-value=\"0.750000\">75.0 %",
             "7 of 40 left",
@@ -379,6 +387,27 @@ mod tests {
     fn what_comes_from_outside_is_text() {
         let page = scene(&Reading::default()).write();
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script") && page.contains("&lt;b&gt;"));
+    }
+
+    #[test]
+    fn a_budget_that_lets_nobody_through_stands_out() {
+        let reading = Reading::default();
+        let mut scene = scene(&reading);
+        for (remaining, closed, class) in
+            [(7, true, "card trouble"), (0, false, "card trouble"), (7, false, "card")]
+        {
+            let budget = &mut scene.budgets[0];
+            budget.limit.remaining = Some(remaining);
+            budget.closed = closed.then_some((Duration::from_secs(9), crate::handling::Hold::Gate));
+            let written = scene.budgets();
+            assert!(written.contains(&format!("<li class=\"{class}\">")), "{written}");
+        }
+    }
+
+    #[test]
+    fn what_has_just_happened_is_said_so() {
+        assert_eq!(ago(Duration::from_millis(366)), "just now");
+        assert_eq!(ago(Duration::from_secs(15)), "15 s ago");
     }
 
     #[test]
