@@ -228,7 +228,7 @@ impl Admin {
         let is_telling = endpoint.is_telling() || (endpoint == Endpoint::Index && wants_page(head));
         let foreign = match (head.method.is_safe(), is_telling) {
             (false, _) => self.guard.refuse_foreign(head),
-            (true, true) => self.guard.refuse_strange_name(head),
+            (true, true) => self.guard.refuse_stranger(head),
             (true, false) => Ok(()),
         };
         foreign.map_err(|foreign| Box::new(error(StatusCode::FORBIDDEN, foreign.detail())))?;
@@ -452,6 +452,58 @@ mod tests {
         assert_eq!(content_type, JSON);
         let told: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&told["target"], &told["now"]["reason"]), (&"/a/?b".into(), &"unknown-path".into()));
+    }
+
+    #[tokio::test]
+    async fn a_browser_gets_the_page_at_the_root_and_curl_the_index() {
+        let bench = bench("");
+        let (fields, page) = check(&bench, request("GET", "/", &[("accept", "text/html,*/*")]), 200).await;
+        assert!(fields.contains_key("content-security-policy") && page.starts_with("<!doctype html>"));
+        let (fields, _) = check(&bench, request("GET", "/", &[("accept", "*/*")]), 200).await;
+        assert_eq!(fields["content-type"], TEXT);
+        for path in ["/dashboard", "/dashboard/panels", "/dashboard/style.css", "/dashboard/script.js"] {
+            check(&bench, request("GET", path, &[]), 200).await;
+        }
+    }
+
+    /// "Basic" with this password, of any name.
+    fn basic(password: &str) -> String {
+        use base64::Engine as _;
+        format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(format!("anybody:{password}")))
+    }
+
+    #[tokio::test]
+    async fn a_browsers_password_is_the_token_under_any_name_and_changes_nothing_without_an_origin() {
+        let bench = bench("a token nobody guesses");
+        let good = basic("a token nobody guesses");
+        check(&bench, request("GET", "/dashboard", &[("authorization", &good)]), 200).await;
+        let bad = basic("another token, that is");
+        let (fields, _) = check(&bench, request("GET", "/dashboard", &[("authorization", &bad)]), 401).await;
+        let challenges: Vec<_> = fields.get_all("www-authenticate").iter().collect();
+        assert_eq!(challenges, CHALLENGES.iter().collect::<Vec<_>>());
+        check(&bench, request("POST", "/purge", &[("authorization", &good)]), 403).await;
+        let own = [("authorization", good.as_str()), ("origin", "http://127.0.0.1:9001")];
+        check(&bench, request("POST", "/purge", &own), 200).await;
+        let foreign = [("authorization", good.as_str()), ("origin", "http://evil.example")];
+        check(&bench, request("POST", "/purge", &foreign), 403).await;
+        assert_eq!(bench.purges.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn what_tells_who_is_served_is_not_told_to_pages_elsewhere_nor_under_a_name_that_may_be_rebound() {
+        let bench = bench("");
+        for path in ["/dashboard", "/dashboard/panels", "/ledger"] {
+            let rebound = Request::builder().uri(path).header("host", "evil.example:9001");
+            check(&bench, rebound.body(Empty::new()).unwrap(), 403).await;
+            check(&bench, request("GET", path, &[("sec-fetch-site", "cross-site")]), 403).await;
+            check(&bench, request("GET", path, &[("sec-fetch-site", "same-origin")]), 200).await;
+        }
+        let followed = [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
+        check(&bench, request("GET", "/dashboard", &followed), 200).await;
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@
 //! | [`upstream_state`], [`upstream_clock`] | an upstream as a whole, and how late it is there |
 //! | [`gate`] | what refuses or fails is left alone until one request has gone to see |
 //! | [`scheduler`], [`mod@line`] | who goes, who waits in which order, who is refused |
-//! | [`levels`] | a limit as those see it who look on |
+//! | [`levels`], [`onlooking`] | what those see who look on |
 //!
 //! What goes at a client's pace must not hold up everybody else: requests that bring a body share at most half of the
 //! capacity among them, and their permits, like those of answers that stream to a client, lapse after ten seconds. Sentry
@@ -30,7 +30,6 @@ use tokio::time;
 
 use crate::budget::account::Loss;
 use crate::budget::ask::{Ask, Limit, Load, Payer};
-use crate::budget::levels::CallerLimit;
 use crate::budget::line::Place;
 use crate::budget::observation::{Forecast, Gates, Headroom, Observation, Outlook};
 use crate::budget::permit::Reservation;
@@ -39,7 +38,6 @@ use crate::budget::scheduler::{Affected, Entry, Scheduler};
 use crate::clock::Clock;
 use crate::config::budget::BudgetConfig;
 use crate::handling::Hold;
-use crate::metrics::budget_levels::BudgetLevels;
 
 pub mod account;
 pub mod ask;
@@ -50,6 +48,7 @@ pub mod limit_fields;
 pub mod line;
 pub mod meter;
 pub mod observation;
+pub mod onlooking;
 pub mod permit;
 pub mod route_state;
 pub mod scheduler;
@@ -182,16 +181,6 @@ impl Budget {
     /// Returns how many requests wait.
     pub fn waiting(&self) -> usize {
         self.0.as_ref().map_or(0, |shared| shared.scheduler().waiting())
-    }
-
-    /// Returns how long the line is, what is closed, and what is left by route.
-    pub fn levels(&self) -> BudgetLevels {
-        self.0.as_ref().map_or_else(BudgetLevels::default, |shared| shared.scheduler().levels(shared.now()))
-    }
-
-    /// Returns the limits of which the least is left, `most` of them.
-    pub fn shortest(&self, most: usize) -> Vec<CallerLimit> {
-        self.0.as_ref().map_or_else(Vec::new, |shared| shared.scheduler().shortest(most, shared.now()))
     }
 }
 

@@ -93,8 +93,20 @@ impl Guard {
         self.refuse_strange_name(head)
     }
 
+    /// Refuses to be read by a page of another site, which may be led here by a link at the most, or under a strange name.
+    pub fn refuse_stranger(&self, head: &request::Parts) -> Result<(), Foreign> {
+        let says = |name: &str, known: &str| head.headers.get(name).is_some_and(|value| value == known);
+        let site = "sec-fetch-site";
+        let is_own = !head.headers.contains_key(site) || says(site, "same-origin") || says(site, "none");
+        let is_led_here = says("sec-fetch-mode", "navigate") && says("sec-fetch-dest", "document");
+        if !is_own && !is_led_here {
+            return Err(Foreign::Site);
+        }
+        self.refuse_strange_name(head)
+    }
+
     /// Refuses a request under a name that anybody could have made to point here, where no token protects from that.
-    pub fn refuse_strange_name(&self, head: &request::Parts) -> Result<(), Foreign> {
+    fn refuse_strange_name(&self, head: &request::Parts) -> Result<(), Foreign> {
         if self.token.is_empty() && !own_authority(head).is_some_and(|own| is_fixed(&own)) {
             return Err(Foreign::Name);
         }

@@ -7,6 +7,9 @@ use http::header::{self, HeaderMap};
 
 use crate::handling::{Refusal, RefusalReason};
 
+/// Longest name of a method, in bytes: those that are registered have up to 17 (`UPDATEREDIRECTREF`).
+const LONGEST: usize = 32;
+
 /// Refuses a method that a reverse proxy does not forward.
 pub fn check(method: &Method) -> Result<(), Refusal> {
     // CONNECT asks for a tunnel; TRACE would show the credential to whoever can make a browser send it.
@@ -15,6 +18,9 @@ pub fn check(method: &Method) -> Result<(), Refusal> {
             RefusalReason::MethodNotAllowed,
             "This proxy does not forward this method.",
         ));
+    }
+    if LONGEST < method.as_str().len() {
+        return Err(Refusal::new(RefusalReason::MethodNotAllowed, "The method's name is too long."));
     }
     Ok(())
 }
@@ -37,5 +43,17 @@ pub fn check_max_forwards(fields: &mut HeaderMap) -> Result<(), Refusal> {
             Ok(())
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_any_length_is_not_taken() {
+        let named = |length| check(&Method::from_bytes("M".repeat(length).as_bytes()).unwrap());
+        assert_eq!(named(32), Ok(()));
+        assert_eq!(named(33).unwrap_err().reason, RefusalReason::MethodNotAllowed);
     }
 }

@@ -507,7 +507,7 @@ mod tests {
         for number in 0..5 {
             exchange(&mut scheduler, &ask(&number.to_string(), "one", "/a/"), &failed(0));
         }
-        assert_eq!(scheduler.levels(at(10)).closed.upstreams, 1);
+        assert_eq!(scheduler.line_levels(at(10)).0.closed.upstreams, 1);
         let mut before = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(10)));
         let mut elsewhere = called(scheduler.enter(&ask("a", "one", "/a/"), LONG, at(20)));
         scheduler.call(Affected::Everybody, at(1_500));

@@ -45,7 +45,7 @@ pub struct Store {
     generations: Arc<Generations>,
     hasher: KeyHasher,
     /// Whose turn it is to walk through the store.
-    walking: Semaphore,
+    walking: Arc<Semaphore>,
 }
 
 /// What lies under a key.
@@ -124,7 +124,7 @@ impl Store {
             .expire_after(Retention)
             .eviction_listener(move |_, _, cause| record_removal(&metrics, cause))
             .build_with_hasher(KeyHashBuilder::default());
-        Self { kept, generations, hasher, walking: Semaphore::new(1) }
+        Self { kept, generations, hasher, walking: Arc::new(Semaphore::new(1)) }
     }
 
     /// Finds what is stored for a request with this primary key and these fields.

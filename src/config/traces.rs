@@ -11,7 +11,6 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Secret;
-use crate::config::describe::found_text;
 use crate::config::validate::Finding;
 
 /// Whether requests are traced, and where their spans go.
@@ -67,12 +66,10 @@ impl TracesConfig {
     /// Returns every rule that the section breaks.
     pub fn findings(&self) -> Vec<Finding> {
         let endpoint = (self.is_enabled() && self.collector().is_none()).then(|| {
-            let expected = format!(
-                "expected the http or https URL of a collector, without a user, such as \
-                 \"http://127.0.0.1:4318/v1/traces\"{}",
-                found_text(&self.endpoint)
-            );
-            Finding::of(&["traces.endpoint"], expected)
+            // What stands there is not repeated: it may hold a key.
+            let expected = "expected the http or https URL of a collector, without a user, such as \
+                            \"http://127.0.0.1:4318/v1/traces\"";
+            Finding::of(&["traces.endpoint"], expected.to_owned())
         });
         let headers = self.fields().is_none().then(|| {
             let expected = "expected a field on each line, as in `name: value`".to_owned();

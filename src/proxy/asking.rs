@@ -31,7 +31,7 @@ use crate::proxy::landing::ForwardFailure;
 use crate::proxy::provenance::TakeOff;
 use crate::regions::DirectedRequest;
 use crate::traces::Step;
-use crate::traces::fact::Fact;
+use crate::traces::fact::{Fact, known};
 use crate::upstream::error::{UpstreamError, UpstreamFault};
 use crate::upstream::{Attempts, IncomingBody, OutgoingBody};
 
@@ -99,7 +99,9 @@ impl Proxy {
         // Sentry counts by its address whom it does not know.
         let is_stranger = self.credentials().is_stranger(request.partition());
         let identity = if is_stranger { BudgetIdentity::Address } else { request.budget_identity() };
-        let payer = Payer { upstream: request.upstream().name(), identity, method: method.clone() };
+        // Whatever a client calls a method that nobody knows, it is one more caller's only once.
+        let method = Method::from_bytes(known(method).as_bytes()).unwrap_or_default();
+        let payer = Payer { upstream: request.upstream().name(), identity, method };
         Limit { payer, route: request.route().label.clone() }
     }
 

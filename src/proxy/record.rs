@@ -27,7 +27,7 @@ use crate::proxy::reply::Reply;
 use crate::regions::DirectedRequest;
 use crate::request_id::{RequestId, X_REQUEST_ID};
 use crate::routes::RouteLabel;
-use crate::traces::fact::Fact;
+use crate::traces::fact::{Fact, known};
 use crate::traces::{Span, Trace};
 
 /// One request, from its head to its answer's head.
@@ -169,7 +169,7 @@ impl Line<'_> {
         if is_failure {
             tracing::warn!(
                 request_id = %self.exchange.id,
-                method = %self.exchange.method,
+                method = known(&self.exchange.method),
                 path = self.exchange.path,
                 route = %self.exchange.route,
                 credential = credential.map(tracing::field::display),
@@ -185,7 +185,7 @@ impl Line<'_> {
         } else {
             tracing::info!(
                 request_id = %self.exchange.id,
-                method = %self.exchange.method,
+                method = known(&self.exchange.method),
                 path = self.exchange.path,
                 route = %self.exchange.route,
                 credential = credential.map(tracing::field::display),

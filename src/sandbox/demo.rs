@@ -40,6 +40,7 @@ pub async fn demo(
     config.upstream.url = sandbox.origin();
     // Nothing leaves the machine, whatever else is configured.
     config.upstream.control.clear();
+    config.traces.endpoint.clear();
     config.upstream.routing = Routing::Pinned;
     let prepared = Prepared::new(config, &ProxyEnvironment::default()).await?;
     let (proxy, admin) = prepared.addresses().map_err(DemoError::Guide)?;

@@ -69,7 +69,7 @@ impl Fact<'_> {
     }
 }
 
-/// Returns a method as spans name it: one that nobody knows may be any word of the client's.
+/// Returns a method by its name, as it is told to operators: one that nobody knows may be any word of the client's.
 pub fn known(method: &Method) -> &'static str {
     const KNOWN: [&str; 10] =
         ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"];

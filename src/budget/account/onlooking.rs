@@ -64,7 +64,8 @@ impl Account {
 
     /// Returns how short each known limit is at this moment, by its number.
     pub fn shortages(&self, moment: &Moment) -> impl Iterator<Item = (usize, Shortage)> {
-        let limits = self.limits.iter().enumerate().filter(|(_, limit)| limit.meter.limits().is_some());
+        let is_known = |limit: &SharedLimit| limit.meter.present(moment).is_some();
+        let limits = self.limits.iter().enumerate().filter(move |(_, limit)| is_known(limit));
         limits.map(|(number, SharedLimit { meter, .. })| {
             (number, Shortage { is_closed: !meter.is_free(moment.now), pressure: meter.pressure(moment) })
         })
@@ -73,10 +74,11 @@ impl Account {
     /// Returns the limit of this number as it is at this moment, and the routes that count against it.
     pub fn known_limit(&self, number: usize, moment: &Moment) -> Option<KnownLimit> {
         let meter = &self.limits.get(number)?.meter;
+        let fields = meter.present(moment)?;
         let is_here = |state: &RouteState| matches!(state.limit, RouteLimit::Of(of) if of == number);
         let routes = self.routes.iter().filter(|(_, state)| is_here(state)).map(|(route, _)| route.clone());
         let mut routes: Vec<RouteLabel> = routes.collect();
         routes.sort_unstable();
-        Some(KnownLimit { routes, fields: meter.present(moment)?, closed: meter.closed(moment.now) })
+        Some(KnownLimit { routes, fields, closed: meter.closed(moment.now) })
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: nothing that is served waits for it. Not here: totals, which the store itself knows (`cache::store`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::cache::store::{Kept, Store};
 use crate::routes::RouteLabel;
@@ -20,9 +21,11 @@ impl Store {
     /// Returns how much of what is kept belongs to which route. Walks through all of it, away from the threads that serve; one
     /// walk at a time.
     pub async fn by_route(&self) -> BTreeMap<RouteLabel, Holding> {
-        let Ok(_turn) = self.walking.acquire().await else { return BTreeMap::new() };
+        let Ok(turn) = Arc::clone(&self.walking).acquire_owned().await else { return BTreeMap::new() };
         let kept = self.kept.clone();
         let walk = move || {
+            // Held until it has walked, whoever still waits for it.
+            let _turn = turn;
             let mut holdings = BTreeMap::<RouteLabel, Holding>::new();
             for (_, kept) in &kept {
                 if let Kept::Response { response, .. } = &kept {
