@@ -49,9 +49,16 @@ impl Case {
     async fn measures(&self, samples: &[&str]) {
         until(async || {
             let metrics = self.stage.ask(Method::GET, "/metrics").await;
-            samples.iter().all(|sample| metrics.text().contains(&format!("sentrybox_config_{sample}\n")))
+            samples.iter().all(|sample| metrics.text().contains(&format!("{sample}\n")))
         })
         .await;
+    }
+
+    /// Returns when the last reload was accepted.
+    async fn accepted_at(&self) -> f64 {
+        let metrics = self.stage.ask(Method::GET, "/metrics").await;
+        let name = "sentrybox_config_last_reload_success_timestamp_seconds ";
+        metrics.text().lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap()
     }
 
     async fn get(&self, id: &str) {
@@ -62,12 +69,18 @@ impl Case {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_accepted_holds_at_once_or_is_said_to_need_a_restart() {
     let case = Case::begin("").await;
-    case.measures(&["generation 1", "last_reload_successful 1"]).await;
+    case.measures(&["sentrybox_config_generation 1", "sentrybox_config_last_reload_successful 1"]).await;
+    let started = case.accepted_at().await;
     case.get("forwarded").await;
     case.get("a-quiet-hit").await;
     case.reload("secret = \"canary, canary, canary, canary, canary\"\n[log]\nrequests = \"all\"\npaths = \"full\"\n[cache]\nmax_bytes = \"64MiB\"");
-    case.measures(&["generation 2", "last_reload_successful 1", "reloads_total{outcome=\"accepted\"} 1"])
-        .await;
+    case.measures(&[
+        "sentrybox_config_generation 2",
+        "sentrybox_config_last_reload_successful 1",
+        "sentrybox_config_reloads_total{outcome=\"accepted\"} 1",
+    ])
+    .await;
+    assert!(started < case.accepted_at().await);
     let line = case.line("configuration reloaded").await;
     assert_eq!((&line["generation"], &line["applied"]), (&2.into(), &"log.paths log.requests".into()));
     assert_eq!(case.line("changed keys need a restart").await["keys"], "cache.max_bytes secret");
@@ -87,8 +100,12 @@ async fn what_is_accepted_holds_at_once_or_is_said_to_need_a_restart() {
 async fn a_wrong_file_changes_nothing_and_is_told_by_file_key_and_expectation() {
     let case = Case::begin("").await;
     case.reload("[log]\nlevel = \"loud\"\nrequests = \"all\"\n[[cache.rules]]\nroute = \"/api/0/a/\"\nclass = \"nonesuch\"");
-    case.measures(&["generation 1", "last_reload_successful 0", "reloads_total{outcome=\"rejected\"} 1"])
-        .await;
+    case.measures(&[
+        "sentrybox_config_generation 1",
+        "sentrybox_config_last_reload_successful 0",
+        "sentrybox_config_reloads_total{outcome=\"rejected\"} 1",
+    ])
+    .await;
     assert_eq!(case.line("configuration rejected, and nothing has changed").await["problems"], 2);
     let output = case.stage.binary.output();
     let problems = output.lines().filter(|line| line.contains("configuration problem"));
@@ -102,14 +119,18 @@ async fn a_wrong_file_changes_nothing_and_is_told_by_file_key_and_expectation() 
     case.get("a-quiet-hit").await;
     case.get("a-quiet-hit").await;
     case.reload("[log]\nlevel = \"warn\"");
-    case.measures(&["generation 2", "last_reload_successful 1", "reloads_total{outcome=\"accepted\"} 1"])
-        .await;
+    case.measures(&[
+        "sentrybox_config_generation 2",
+        "sentrybox_config_last_reload_successful 1",
+        "sentrybox_config_reloads_total{outcome=\"accepted\"} 1",
+    ])
+    .await;
     assert!(!case.stage.binary.output().contains("a-quiet-hit"));
     let level = case.stage.ask(Method::GET, "/log").await;
     assert_eq!(level.text(), r#"{"level":"warn"}"#);
     // The next one says that it ends.
     case.reload("[log]\nlevel = \"info\"");
-    case.measures(&["generation 3"]).await;
+    case.measures(&["sentrybox_config_generation 3"]).await;
     case.stage.close().await;
 }
 
@@ -119,7 +140,7 @@ async fn the_files_level_takes_the_place_of_an_operators() {
     let debug = request(Method::PUT, "/log", &[], r#"{"level":"debug"}"#);
     send(case.stage.binary.admin, debug).await.unwrap();
     case.reload("");
-    case.measures(&["generation 2"]).await;
+    case.measures(&["sentrybox_config_generation 2"]).await;
     assert_eq!(case.stage.ask(Method::GET, "/log").await.text(), r#"{"level":"info"}"#);
     case.stage.close().await;
 }
@@ -129,7 +150,7 @@ async fn a_file_that_is_gone_is_a_wrong_one() {
     let case = Case::begin("").await;
     fs::remove_file(case.file()).unwrap();
     case.stage.binary.hang_up();
-    case.measures(&["generation 1", "last_reload_successful 0"]).await;
+    case.measures(&["sentrybox_config_generation 1", "sentrybox_config_last_reload_successful 0"]).await;
     assert!(Path::new(case.line("configuration problem").await["source"].as_str().unwrap()) == case.file());
     case.stage.close().await;
 }
