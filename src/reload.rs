@@ -1,7 +1,7 @@
 //! Reads the configuration anew while the proxy runs, and lets hold what can without a restart.
 //!
 //! A [`ReloadSource`] says when, and reads; the [`Reloader`] compares what was read with what runs. What takes effect at
-//! once stands in [`AT_ONCE`], and [`Reloader::apply`] brings it there: whoever makes another key reloadable adds to both.
+//! once stands in `AT_ONCE`, and `Reloader::apply` brings it there: whoever makes another key reloadable adds to both.
 //!
 //! Invariants: a configuration with a problem changes nothing; reloads happen one after another; keys are told, values
 //! are not. Not here: reading (handed in), what is valid (`config`, and the rooms), the signal (`cli::runtime`).

@@ -2,7 +2,7 @@
 //!
 //! Each kind has a token bucket without tokens: the moment at which it would be full again says all.
 //!
-//! Invariants: over any time, a kind gets at most [`BURST`]'s worth of lines and its rate; at most [`MOST_KINDS`] kinds
+//! Invariants: over any time, a kind gets at most `BURST`'s worth of lines and its rate; at most `MOST_KINDS` kinds
 //! are told apart, the rest share one bucket; what is left out is counted until it is told.
 //! Not here: what makes a kind (`logging::limit`), telling what was left out (`logging::control`).
 

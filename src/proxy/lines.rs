@@ -3,13 +3,16 @@
 //! Hits are the many: whether one gets a line is read at each of them, and may be changed while the proxy runs. A share
 //! of them is spread evenly, by a count that walks the golden ratio: no clients that take turns fall in step with it.
 //!
-//! Invariants: no query is ever told, nor a part of a path that looks like a token.
+//! Invariants: no query is ever told, nor in a path the request's own credential, nor a part that looks like a token.
 //! Not here: what else a line says (`proxy::record`), how many are written (`logging`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use http::request::Parts;
+
 use crate::config::log::{LogConfig, LogPaths, LogRequests};
 use crate::proxy::Proxy;
+use crate::proxy::explaining::redaction::Redaction;
 use crate::routes::spelling::normalized_path;
 
 /// 2^64 divided by the golden ratio: its multiples fill the circle evenly, however few there are.
@@ -61,9 +64,10 @@ impl LineChoices {
         }
     }
 
-    /// Returns what lines tell of a path; `None` where its route must do.
-    pub fn told_path(&self, path: &str) -> Option<String> {
-        self.tells_paths.load(Ordering::Relaxed).then(|| printable(path))
+    /// Returns what lines tell of a request's path; `None` where its route must do.
+    pub fn told_path(&self, head: &Parts) -> Option<String> {
+        let told = || printable(&Redaction::of(&head.headers).apply(head.uri.path()));
+        self.tells_paths.load(Ordering::Relaxed).then(told)
     }
 }
 
@@ -108,6 +112,7 @@ mod tests {
     use super::*;
     use crate::config::load;
     use crate::config::log::SampleRate;
+    use crate::testing::head;
 
     fn choices(change: impl FnOnce(&mut LogConfig)) -> LineChoices {
         let mut config = load::defaults().log;
@@ -156,12 +161,13 @@ mod tests {
     #[test]
     fn a_choice_may_change() {
         let choices = choices(|_| {});
-        assert!(!choices.wants_hit() && choices.told_path("/").is_none());
+        let head = head("GET /api/0/abc/?abc", &[("authorization", "Bearer abc")]);
+        assert!(!choices.wants_hit() && choices.told_path(&head).is_none());
         let mut config = load::defaults().log;
         (config.requests, config.paths) = (LogRequests::All, LogPaths::Full);
         choices.apply(&config);
         assert!(choices.wants_hit());
-        assert_eq!(choices.told_path("/").as_deref(), Some("/"));
+        assert_eq!(choices.told_path(&head).as_deref(), Some("/api/0/[redacted]/"));
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Exchange {
             watch: Stopwatch::start(),
             id,
             method: head.method.clone(),
-            path: rooms.lines.told_path(head.uri.path()),
+            path: rooms.lines.told_path(head),
             route: RouteLabel::Other,
             class: None,
             partition: CredentialPartition::ANONYMOUS,

@@ -1,7 +1,8 @@
-//! Keeps credentials out of what is told of a request that is explained: people paste tokens anywhere.
+//! Keeps credentials out of what is told of a request that is explained, and of paths that are logged: people paste tokens
+//! anywhere.
 //!
 //! Invariant: neither the request's own credential, in any spelling in which a target shows it, nor anything that looks like
-//! a token of Sentry's is told. Not here: logs, in which no target stands at all.
+//! a token of Sentry's is told. Not here: whether paths are logged (`proxy::lines`).
 
 use std::fmt;
 use std::ops::Range;

@@ -10,6 +10,26 @@ use tempfile::TempDir;
 use crate::end_to_end::{LIST, OWNER, Stage, until};
 use crate::support::http::{request, send};
 
+/// A file some of which holds at once.
+const OTHER: &str = r#"
+secret = "canary, canary, canary, canary, canary"
+[log]
+requests = "all"
+paths = "full"
+[cache]
+max_bytes = "64MiB"
+"#;
+
+/// A file with two problems.
+const WRONG: &str = r#"
+[log]
+level = "loud"
+requests = "all"
+[[cache.rules]]
+route = "/api/0/a/"
+class = "nonesuch"
+"#;
+
 /// A process and the file that configures it.
 struct Case {
     stage: Stage,
@@ -54,8 +74,8 @@ impl Case {
         .await;
     }
 
-    /// Returns when the last reload was accepted.
-    async fn accepted_at(&self) -> f64 {
+    /// Returns when a configuration was accepted last.
+    async fn accepted(&self) -> f64 {
         let metrics = self.stage.ask(Method::GET, "/metrics").await;
         let name = "sentrybox_config_last_reload_success_timestamp_seconds ";
         metrics.text().lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap()
@@ -70,17 +90,17 @@ impl Case {
 async fn what_is_accepted_holds_at_once_or_is_said_to_need_a_restart() {
     let case = Case::begin("").await;
     case.measures(&["sentrybox_config_generation 1", "sentrybox_config_last_reload_successful 1"]).await;
-    let started = case.accepted_at().await;
+    let started = case.accepted().await;
     case.get("forwarded").await;
     case.get("a-quiet-hit").await;
-    case.reload("secret = \"canary, canary, canary, canary, canary\"\n[log]\nrequests = \"all\"\npaths = \"full\"\n[cache]\nmax_bytes = \"64MiB\"");
+    case.reload(OTHER);
     case.measures(&[
         "sentrybox_config_generation 2",
         "sentrybox_config_last_reload_successful 1",
         "sentrybox_config_reloads_total{outcome=\"accepted\"} 1",
     ])
     .await;
-    assert!(started < case.accepted_at().await);
+    assert!(started < case.accepted().await);
     let line = case.line("configuration reloaded").await;
     assert_eq!((&line["generation"], &line["applied"]), (&2.into(), &"log.paths log.requests".into()));
     assert_eq!(case.line("changed keys need a restart").await["keys"], "cache.max_bytes secret");
@@ -99,7 +119,7 @@ async fn what_is_accepted_holds_at_once_or_is_said_to_need_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_file_changes_nothing_and_is_told_by_file_key_and_expectation() {
     let case = Case::begin("").await;
-    case.reload("[log]\nlevel = \"loud\"\nrequests = \"all\"\n[[cache.rules]]\nroute = \"/api/0/a/\"\nclass = \"nonesuch\"");
+    case.reload(WRONG);
     case.measures(&[
         "sentrybox_config_generation 1",
         "sentrybox_config_last_reload_successful 0",
