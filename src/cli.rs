@@ -86,7 +86,7 @@ struct Settings {
     /// Address and port to serve clients on [default: 127.0.0.1:9000]
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address and port for health, metrics, ledger, purging and explaining [default: 127.0.0.1:9001]
+    /// Address and port for the dashboard, health, metrics, the log's level, purging and explaining [default: 127.0.0.1:9001]
     #[arg(long, global = true, value_name = "ADDRESS")]
     admin: Option<String>,
     /// URL of the Sentry server to forward to, instead of a region
