@@ -74,9 +74,9 @@ impl ReloadMetrics {
     }
 
     fn holds_since(&self, now: SystemTime) {
-        self.generation.inc();
-        self.last_was_accepted.set(1);
         self.last_accepted.set(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        self.last_was_accepted.set(1);
+        self.generation.inc();
     }
 }
 
