@@ -47,14 +47,14 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// What `GET /` says.
 const INDEX: &str = "sentrybox admin\n\n\
     GET  /dashboard  what it is doing, as a page; browsers get it at / too\n\
-    GET  /livez    200 while the process runs\n\
-    GET  /readyz   200 while new requests are welcome, 503 otherwise\n\
-    GET  /metrics  Prometheus metrics\n\
-    GET  /ledger   what each credential was spared, by fingerprint, as JSON\n\
-    GET  /log      the least severe level that is logged: {\"level\": \"info\"}\n\
-    PUT  /log      sets it, until the next reload or start: {\"level\": \"debug\"}\n\
-    POST /purge    marks what is stored stale, or drops it: {\"organization\": \"acme\", \"mode\": \"soft\"}\n\
-    POST /explain  what would become of a request: {\"path\": \"/api/0/organizations/\", \"token\": \"…\"}\n\
+    GET  /livez      200 while the process runs\n\
+    GET  /readyz     200 while new requests are welcome, 503 otherwise\n\
+    GET  /metrics    Prometheus metrics\n\
+    GET  /ledger     what each credential was spared, by fingerprint, as JSON\n\
+    GET  /log        the least severe level that is logged: {\"level\": \"info\"}\n\
+    PUT  /log        sets it, until the next reload or start: {\"level\": \"debug\"}\n\
+    POST /purge      marks what is stored stale, or drops it: {\"organization\": \"acme\", \"mode\": \"soft\"}\n\
+    POST /explain    what would become of a request: {\"path\": \"/api/0/organizations/\", \"token\": \"…\"}\n\
     POST /webhooks/sentry  Sentry's webhooks, where they are configured and have no address of their own\n";
 
 /// How the token may be given: browsers ask their users for it as the password of any name.

@@ -1,4 +1,7 @@
 //! What the answers on the operators' listener look like.
+//!
+//! Invariant: an error is JSON in the shape of Sentry's own, `{"detail": "…"}`. Not here: which answer is given, and the fields
+//! that all of them have (`admin`).
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};

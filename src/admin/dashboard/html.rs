@@ -1,6 +1,7 @@
 //! Text that goes into HTML.
 //!
 //! Invariant: what was escaped is text wherever it stands, between tags and in a quoted attribute.
+//! Not here: tags (`admin::dashboard::panels`, `admin::dashboard::chart`).
 
 use std::borrow::Cow;
 

@@ -1,4 +1,7 @@
-//! How much time the dashboard shows.
+//! How much time the dashboard shows, and in how many columns.
+//!
+//! Invariant: a range is one of a closed set, whatever a query says. Not here: what was counted in it
+//! (`admin::dashboard::history`).
 
 use std::time::Duration;
 
