@@ -14,6 +14,7 @@ use http::{Method, Version};
 
 use crate::admission::aliases::Aliases;
 use crate::admission::base::{Bases, PublicBase};
+use crate::admission::sizes::Sizes;
 use crate::config::{Config, Cookies, PassThrough};
 use crate::credential::{
     BudgetIdentity, Credential, CredentialKeys, CredentialKind, CredentialPartition, Fingerprint,
@@ -28,6 +29,7 @@ pub mod aliases;
 pub mod base;
 pub mod method;
 pub mod path;
+pub mod sizes;
 
 /// The prefix that the proxy exists for.
 const ORGANIZATIONS: &str = "/api/0/organizations/";
@@ -47,6 +49,7 @@ pub struct Admission {
     cookies: Cookies,
     anonymous: AnonymousRequests,
     max_target_bytes: usize,
+    sizes: Sizes,
     instance: String,
     aliases: Aliases,
 }
@@ -201,9 +204,15 @@ impl Admission {
                 AnonymousRequests::Forwarded
             },
             max_target_bytes: config.listen.max_target_bytes,
+            sizes: Sizes::new(&config.listen),
             instance,
             aliases: Aliases::new(config),
         }
+    }
+
+    /// Returns the most bytes of a request's body.
+    pub fn max_body_bytes(&self) -> u64 {
+        self.sizes.body_bytes()
     }
 
     /// Returns what people may see of a credential.
@@ -239,7 +248,8 @@ impl Admission {
     ) -> Result<AdmittedRequest, Refusal> {
         method::check(&head.method)?;
         let (path, query) = self.target(&head)?;
-        let base = self.bases.of(&head, peer.address.ip())?;
+        self.sizes.check(&head.headers, body)?;
+        let base = self.bases.of(&head, &peer)?;
         let mut fields = head.headers;
         headers::clean_request(&mut fields);
         if head.method == Method::OPTIONS {

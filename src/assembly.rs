@@ -14,6 +14,7 @@ use crate::cache::key::KeyHasher;
 use crate::cache::single_flight::Flights;
 use crate::cache::store::Store;
 use crate::clock::Clock;
+use crate::config::listen::ListenConfig;
 use crate::config::{Config, Problem};
 use crate::credential::{CredentialKeys, derive_key};
 use crate::exporter::{Exporter, NoCollector};
@@ -33,6 +34,7 @@ use crate::regions::Regions;
 use crate::regions::allow_list::BadOrigin;
 use crate::request_id::RequestIds;
 use crate::routes;
+use crate::server::tls::{Certificates, TlsError};
 use crate::traces::Traces;
 use crate::upstream::environment::ProxyEnvironment;
 use crate::upstream::error::UpstreamSetupError;
@@ -50,6 +52,9 @@ pub enum AssemblyError {
     /// The client for upstream cannot be set up.
     #[error("could not prepare to reach upstream")]
     Upstream(#[from] UpstreamSetupError),
+    /// The certificate of the listener cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The collector of traces cannot be used.
     #[error(transparent)]
     Traces(#[from] NoCollector),
@@ -69,6 +74,7 @@ impl AssemblyError {
             }
             Self::Upstream(UpstreamSetupError::Roots { .. }) => "upstream.roots",
             Self::Upstream(UpstreamSetupError::Proxy { variable }) => variable,
+            Self::Tls(error) => error.key(),
             Self::Traces(NoCollector) => "traces.endpoint",
             Self::Random => "secret",
         };
@@ -130,6 +136,15 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
     });
     measure(&proxy, &metrics);
     Ok(proxy)
+}
+
+/// Reads what the listeners speak TLS with; `None` where none does.
+///
+/// # Errors
+/// See [`AssemblyError`].
+pub fn certificates(listen: &ListenConfig) -> Result<Option<Arc<Certificates>>, AssemblyError> {
+    let certificates = listen.speaks_tls().then(|| Certificates::load(&listen.tls)).transpose()?;
+    Ok(certificates.map(Arc::new))
 }
 
 /// Prepares to send what is traced to the configured collector; `None` where nothing is.

@@ -31,6 +31,7 @@ use crate::routes;
 use crate::sandbox::demo::{self, DemoError};
 use crate::upstream::environment::ProxyEnvironment;
 
+pub mod descriptors;
 pub mod explain;
 pub mod fingerprint;
 pub mod healthcheck;
@@ -273,8 +274,9 @@ fn perform(
     match command {
         Command::Serve => serve(config, sources),
         Command::Check => {
-            // Whatever only shows when the rooms are put together: root certificates, egress proxies.
+            // Whatever only shows when the rooms are put together: root certificates of both sides, egress proxies.
             assembly::proxy(&config, &egress(&sources.environment))?;
+            assembly::certificates(&config.listen)?;
             check(&config, output)
         }
         Command::Demo => demo(config),
@@ -330,6 +332,7 @@ fn check(config: &Config, output: &mut dyn Write) -> Result<(), CommandError> {
 
 fn serve(config: Config, sources: &Sources) -> Result<(), CommandError> {
     let controls = Controls { log: logging::init(&config.log)?, reloads: reloading::source(sources) };
+    descriptors::raise_limit(&config);
     until_signal(async |shutdown| {
         runtime::reload_on_hang_up(controls.reloads.clone()).map_err(CommandError::Runtime)?;
         Ok(crate::run(config, &egress(&sources.environment), controls, shutdown).await?)

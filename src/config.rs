@@ -13,12 +13,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::config::budget::BudgetConfig;
 use crate::config::cache::CacheConfig;
+use crate::config::listen::ListenConfig;
 use crate::config::log::LogConfig;
 use crate::config::traces::TracesConfig;
 use crate::config::webhooks::WebhooksConfig;
@@ -29,9 +29,11 @@ pub mod control;
 pub mod describe;
 pub mod difference;
 pub mod layer;
+pub mod listen;
 pub mod load;
 pub mod log;
 pub mod shape;
+pub mod size;
 pub mod traces;
 pub mod validate;
 pub mod webhooks;
@@ -50,7 +52,7 @@ pub struct Config {
     pub passthrough: PassThrough,
     /// What happens to cookies when a credential is present.
     pub cookies: Cookies,
-    /// The listener for clients.
+    /// Where clients reach it, and within which limits.
     pub listen: ListenConfig,
     /// The listener for operators.
     pub admin: AdminConfig,
@@ -128,26 +130,6 @@ pub enum Cookies {
     Strip,
     /// Both are carried; requests with a cookie are not cached.
     Pass,
-}
-
-/// The listener for clients.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListenConfig {
-    /// Address and port.
-    pub address: SocketAddr,
-    /// Networks whose `Forwarded` and `X-Forwarded-*` fields count.
-    pub trusted_proxies: Vec<IpNet>,
-    /// How long a new connection may stay silent.
-    #[serde(with = "humantime_serde")]
-    pub first_byte_timeout: Duration,
-    /// How long a request's head may take, and how long a connection may idle between requests.
-    #[serde(with = "humantime_serde")]
-    pub header_read_timeout: Duration,
-    /// Longest request target, in bytes.
-    pub max_target_bytes: usize,
-    /// Most connections at a time; more wait in the kernel's queue.
-    pub max_connections: usize,
 }
 
 /// The listener for operators.

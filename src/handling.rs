@@ -260,6 +260,10 @@ pub enum RefusalReason {
     MethodNotAllowed,
     /// The request target is longer than `listen.max_target_bytes`.
     TargetTooLong,
+    /// The request has more fields than `listen.max_header_count`, or larger ones than `listen.max_header_bytes`.
+    HeadTooLarge,
+    /// The request's body is larger than `listen.max_body_bytes`.
+    BodyTooLarge,
     /// The request has been here before.
     Loop,
     /// `only-if-cached`, and nothing stored may be reused ([RFC 9111 §5.2.1.7]).
@@ -288,13 +292,15 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::UnknownPath,
         Self::UnsafePath,
         Self::BadAuthority,
         Self::BadCredential,
         Self::MethodNotAllowed,
         Self::TargetTooLong,
+        Self::HeadTooLarge,
+        Self::BodyTooLarge,
         Self::Loop,
         Self::OnlyIfCached,
         Self::UpstreamBusy,
@@ -317,6 +323,8 @@ impl RefusalReason {
             Self::BadCredential => "bad-credential",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::TargetTooLong => "target-too-long",
+            Self::HeadTooLarge => "head-too-large",
+            Self::BodyTooLarge => "body-too-large",
             Self::Loop => "loop",
             Self::OnlyIfCached => "only-if-cached",
             Self::UpstreamBusy => "upstream-busy",
@@ -342,6 +350,8 @@ impl RefusalReason {
             Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::OnlyIfCached | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::LimitReached => StatusCode::TOO_MANY_REQUESTS,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,35 +10,31 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time;
 use tracing::info;
 
+use crate::admin::Admin;
 use crate::admin::dashboard::Dashboard;
-use crate::admin::explaining::{Explain, Question};
-use crate::admin::purging::{Purge, PurgeOrder, PurgeRefusal, PurgeReport, PurgeSubject};
 use crate::admin::readiness::Readiness;
-use crate::admin::{Admin, Operations};
 use crate::assembly::AssemblyError;
-use crate::cache::invalidation::selector::Selector;
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::config::control::control_url;
+use crate::config::listen::{ListenAddress, ListenConfig};
+use crate::desk::{Desk, operations, serve_operators, serve_senders, webhooks_of};
 use crate::exporter::Exporter;
 use crate::handling::RefusalReason;
 use crate::headers::{CACHE_STATUS, CacheStatus};
 use crate::logging::control::LogControl;
-use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::proxy::Proxy;
-use crate::proxy::explaining::explanation::Explanation;
 use crate::reload::{ReloadSource, Reloader};
-use crate::routes::tags::Tag;
+use crate::server::endpoint::Endpoint;
+use crate::server::tls::Certificates;
 use crate::server::{Drained, Failure, Server, ServerSettings};
 use crate::upstream::environment::ProxyEnvironment;
-use crate::webhooks::Webhooks;
 
 // In reading order: each room uses only those above it.
 pub mod clock;
@@ -73,6 +69,7 @@ pub mod admin;
 pub mod webhooks;
 
 pub mod assembly;
+pub mod desk;
 pub mod reload;
 pub mod sandbox;
 
@@ -91,9 +88,9 @@ pub enum RunError {
     #[error("could not listen on {address} ({key})")]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: ListenAddress,
         /// The key of the configuration that names it.
-        key: &'static str,
+        key: String,
         /// What the system says.
         #[source]
         source: io::Error,
@@ -114,10 +111,13 @@ pub struct Controls {
 pub struct Prepared {
     config: Config,
     proxy: Proxy,
-    clients: TcpListener,
-    operators: TcpListener,
+    /// Where clients reach it: one at least.
+    clients: Vec<Endpoint>,
+    operators: Endpoint,
     /// Where webhooks have a listener of their own.
-    senders: Option<TcpListener>,
+    senders: Option<Endpoint>,
+    /// What TLS is spoken with, where it is.
+    certificates: Option<Arc<Certificates>>,
     /// Where anything is traced.
     exporter: Option<Exporter>,
 }
@@ -130,26 +130,37 @@ impl Prepared {
     pub async fn new(config: Config, egress: &ProxyEnvironment) -> Result<Self, RunError> {
         let proxy = assembly::proxy(&config, egress)?;
         let exporter = assembly::exporter(&config, egress, &proxy)?;
-        let clients = listen(config.listen.address, "listen.address").await?;
-        let operators = listen(config.admin.address, "admin.address").await?;
-        let senders = match config.webhooks.address {
-            Some(address) => Some(listen(address, "webhooks.address").await?),
+        let certificates = assembly::certificates(&config.listen)?;
+        let mut clients = Vec::new();
+        for (key, address) in config.listen.addresses() {
+            clients.push(listen(key, address, (&config.listen, certificates.as_ref())).await?);
+        }
+        let alone = (&config.listen, None);
+        let operators = ListenAddress::Plain(config.admin.address);
+        let operators = listen("admin.address".to_owned(), &operators, alone).await?;
+        let senders = match config.webhooks.address.map(ListenAddress::Plain) {
+            Some(address) => Some(listen("webhooks.address".to_owned(), &address, alone).await?),
             None => None,
         };
-        Ok(Self { config, proxy, clients, operators, senders, exporter })
+        Ok(Self { config, proxy, clients, operators, senders, certificates, exporter })
     }
 
     /// Returns where clients, and where operators, reach it: the real ports, where port 0 is configured.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// When the system does not say, or the first address for clients has no port.
     pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        Ok((self.clients.local_addr()?, self.operators.local_addr()?))
+        let port = |endpoint: Option<&Endpoint>| {
+            let address = endpoint.map(Endpoint::address).transpose()?;
+            address.and_then(|address| address.socket_address()).ok_or(io::ErrorKind::AddrNotAvailable.into())
+        };
+        let addresses: io::Result<_> = port(self.clients.first());
+        Ok((addresses?, port(Some(&self.operators))?))
     }
 
     /// Runs the proxy until `shutdown` is done and what was accepted has been answered.
     pub async fn run(self, controls: Controls, shutdown: impl Future<Output = ()>) {
-        let Self { config, proxy, clients, operators, senders, exporter } = self;
+        let Self { config, proxy, clients, operators, senders, certificates, exporter } = self;
         let metrics = proxy.shared_metrics();
         let readiness = Readiness::starting();
         // Whoever connects from now on is answered. Nobody who reads that it listens may hear that it does not.
@@ -161,7 +172,7 @@ impl Prepared {
             Admin::new(config.admin.token.clone(), readiness.clone(), Arc::clone(&metrics), operations);
         let webhooks = webhooks_of(&config, &proxy);
         let (shared, alone) = match senders {
-            Some(listener) => (None, webhooks.map(|webhooks| (listener, webhooks))),
+            Some(endpoint) => (None, webhooks.map(|webhooks| (endpoint, webhooks))),
             None => (webhooks, None),
         };
         let (stop, stopped) = watch::channel(());
@@ -171,6 +182,9 @@ impl Prepared {
         let senders = tokio::spawn(serve_senders(alone, metrics, end_of(stopped)));
         let mut background = work_in_background(&config, &proxy, &controls);
         background.spawn(dashboard.look_on());
+        if let Some(certificates) = certificates {
+            background.spawn(certificates.keep_fresh(proxy.shared_metrics()));
+        }
         let exporting = exporter.map(Exporter::start);
         let draining = OnceLock::new();
         let until_shutdown = async {
@@ -210,8 +224,13 @@ pub async fn run(
     Ok(())
 }
 
-async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, key, source })
+async fn listen(
+    key: String,
+    address: &ListenAddress,
+    (config, certificates): (&ListenConfig, Option<&Arc<Certificates>>),
+) -> Result<Endpoint, RunError> {
+    let bound = Endpoint::bind(address, config.unix_mode, certificates).await;
+    bound.map_err(|source| RunError::Listen { address: address.clone(), key, source })
 }
 
 /// Waits until nobody holds the other end any more: it was dropped on purpose, or with what held it.
@@ -220,12 +239,12 @@ async fn end_of(mut stopped: watch::Receiver<()>) {
 }
 
 /// Says where it listens and where it forwards to.
-fn announce(config: &Config, clients: &TcpListener, operators: &TcpListener, senders: Option<&TcpListener>) {
-    let text = |listener: &TcpListener| {
-        listener.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
+fn announce(config: &Config, clients: &[Endpoint], operators: &Endpoint, senders: Option<&Endpoint>) {
+    let text = |endpoint: &Endpoint| {
+        endpoint.address().map_or_else(|_| String::new(), |address| address.to_string())
     };
     info!(
-        listen = text(clients),
+        listen = clients.iter().map(text).collect::<Vec<_>>().join(" "),
         admin = text(operators),
         webhooks = (!config.webhooks.secret.is_empty()).then(|| text(senders.unwrap_or(operators))),
         region = config.upstream.url.is_empty().then_some(config.upstream.region.as_str()),
@@ -238,7 +257,7 @@ fn announce(config: &Config, clients: &TcpListener, operators: &TcpListener, sen
 
 async fn serve_clients(
     config: &Config,
-    listener: TcpListener,
+    endpoints: Vec<Endpoint>,
     proxy: &Proxy,
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
@@ -252,101 +271,7 @@ async fn serve_clients(
         let proxy = proxy.clone();
         async move { proxy.serve(request, peer).await }
     };
-    server.serve(listener, handler, shutdown).await
-}
-
-/// Returns what operators can do.
-fn operations(proxy: &Proxy, dashboard: Arc<Dashboard>, log: LogControl) -> Operations {
-    let book = proxy.clone();
-    let (proxy, explained) = (proxy.clone(), proxy.clone());
-    let onlooker = Arc::clone(&dashboard);
-    let purge = Purge::new(move |order| purge(proxy.clone(), Arc::clone(&onlooker), order));
-    let explain = Explain::new(move |question| explain(explained.clone(), question));
-    Operations { purge, explain, ledger: Arc::new(move || book.ledger_report()), dashboard, log }
-}
-
-/// Purges what an operator orders.
-async fn purge(
-    proxy: Proxy,
-    onlooker: Arc<Dashboard>,
-    order: PurgeOrder,
-) -> Result<PurgeReport, PurgeRefusal> {
-    let PurgeOrder { subject, depth } = order;
-    let purged = match subject {
-        PurgeSubject::Selected(selector) => selector,
-        PurgeSubject::Token(token) => {
-            let fingerprint = proxy.fingerprint_of_text(token.expose());
-            Selector::Credential(fingerprint.ok_or(PurgeRefusal::Token)?)
-        }
-    };
-    let responses = proxy.purge_selected(&purged, depth).await?;
-    info!(purged = %purged, mode = depth.label(), responses, "purged");
-    onlooker.note_purge(format!("{purged}, {}: {responses} responses", depth.label()));
-    Ok(PurgeReport { purged, depth, responses })
-}
-
-/// Explains a request that an operator describes, as if it came from this machine.
-async fn explain(proxy: Proxy, question: Question) -> Explanation {
-    let peer = Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    proxy.explain(question.head, question.body, peer).await
-}
-
-/// Returns who answers webhooks, where any are accepted.
-fn webhooks_of(config: &Config, proxy: &Proxy) -> Option<Arc<Webhooks>> {
-    let secret = &config.webhooks.secret;
-    if secret.is_empty() {
-        return None;
-    }
-    let (clock, metrics, proxy) = (proxy.clock().clone(), proxy.shared_metrics(), proxy.clone());
-    let purge = webhooks::Purge::new(move |tags: &[Tag]| proxy.mark_stale(tags));
-    Some(Arc::new(Webhooks::new(secret, clock, metrics, purge)))
-}
-
-/// Who answers on the listener for operators.
-#[derive(Clone)]
-struct Desk {
-    admin: Arc<Admin>,
-    /// Where webhooks have no listener of their own.
-    webhooks: Option<Arc<Webhooks>>,
-}
-
-impl Desk {
-    /// Answers one request. A webhook's signature is its only guard: Sentry has no token, and calls us by any name.
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        match &self.webhooks {
-            Some(webhooks) if request.uri().path() == webhooks::PATH => webhooks.answer(request).await,
-            Some(_) | None => self.admin.answer(request).await,
-        }
-    }
-}
-
-async fn serve_operators(
-    listener: TcpListener,
-    desk: Desk,
-    metrics: Arc<Metrics>,
-    shutdown: impl Future<Output = ()>,
-) {
-    let server = Server::new(ServerSettings::for_operators(), metrics);
-    let handler = move |request: Request<Incoming>, _: Peer| {
-        let desk = desk.clone();
-        async move { desk.answer(request).await }
-    };
-    server.serve(listener, handler, shutdown).await;
-}
-
-/// Serves the listener for webhooks alone, if there is one.
-async fn serve_senders(
-    alone: Option<(TcpListener, Arc<Webhooks>)>,
-    metrics: Arc<Metrics>,
-    shutdown: impl Future<Output = ()>,
-) {
-    let Some((listener, webhooks)) = alone else { return };
-    let server = Server::new(ServerSettings::for_webhooks(), metrics);
-    let handler = move |request: Request<Incoming>, _: Peer| {
-        let webhooks = Arc::clone(&webhooks);
-        async move { webhooks.answer_alone(request).await }
-    };
-    server.serve(listener, handler, shutdown).await;
+    server.serve(endpoints, handler, shutdown).await
 }
 
 /// Begins what goes on besides serving, until the process ends: housekeeping, reloads, telling what the log left out.

@@ -7,12 +7,10 @@ use sentrybox::cli::{self, Streams};
 use sentrybox::logging;
 
 /// Gives memory back to the system while the worker threads live on, which the others do not.
-#[cfg(unix)]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    #[cfg(unix)]
     tune_allocator();
     logging::install_panic_hook();
     // Fails only where one is installed already, which serves as well.
@@ -23,7 +21,6 @@ fn main() -> ExitCode {
 
 /// Makes freed pages go back within a second, on a thread of jemalloc's own. The number of arenas is set at build time
 /// (`.cargo/config.toml`); what an operator sets in `_RJEM_MALLOC_CONF` stands.
-#[cfg(unix)]
 fn tune_allocator() {
     use tikv_jemalloc_ctl::{Access, AsName, background_thread};
 
@@ -46,7 +43,6 @@ fn tune_allocator() {
 
 #[cfg(test)]
 mod tests {
-    #[cfg(unix)]
     #[test]
     fn freed_memory_goes_back_within_a_second() {
         use tikv_jemalloc_ctl::{Access, AsName, background_thread};

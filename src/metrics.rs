@@ -49,11 +49,13 @@
 //! | `sentrybox_connections_open` | gauge | `listener` | connections open at this moment |
 //! | `sentrybox_connections_total` | counter | `listener` | connections accepted |
 //! | `sentrybox_connections_ended_total` | counter | `cause` | connections that ended, and how |
+//! | `sentrybox_connections_turned_away_total` | counter | `cause` | connections that were answered with 503, because there was no place for them |
 //! | `sentrybox_webhooks_total` | counter | `outcome` | webhooks, and what became of them |
 //! | `sentrybox_config_generation` | gauge | | configurations that have held since the start, the one of the start included |
 //! | `sentrybox_config_last_reload_successful` | gauge | | 1 if the last reload was accepted, 0 if it was rejected |
 //! | `sentrybox_config_last_reload_success_timestamp_seconds` | gauge | | last reload that was accepted, or the start, since the Unix epoch |
 //! | `sentrybox_config_reloads_total` | counter | `outcome` | configurations that were read anew, and what became of them |
+//! | `sentrybox_certificate_reloads_total` | counter | `outcome` | certificates of the listener that were read anew, and what became of them |
 //! | `sentrybox_log_lines_suppressed_total` | counter | | log lines that were left out, because there were too many of their kind |
 //! | `sentrybox_trace_spans_total` | counter | `outcome` | spans that ended, and what became of them |
 //! | `sentrybox_accept_errors_total` | counter | | failed attempts to accept a connection |

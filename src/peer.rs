@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -27,19 +27,46 @@ const MOST: usize = 8;
 /// Most bytes of one interim response.
 const LARGEST: usize = 16 * 1024;
 
-/// Who sent a request.
+/// Who sent a request, and over what.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The other side's address, as the kernel knows it.
-    pub address: SocketAddr,
+    /// The other side's address, as the kernel knows it; none on a Unix domain socket.
+    pub address: Option<SocketAddr>,
+    /// What the connection is.
+    pub channel: Channel,
     /// The way to tell them something before the answer, if there is one.
     pub interim: Option<InterimTicket>,
 }
 
+/// What a connection is, as far as it matters to a client: what it calls us by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// `http`.
+    Plain,
+    /// `https`.
+    Tls,
+}
+
 impl Peer {
-    /// Returns a peer who hears nothing before the answer.
+    /// Returns a peer with an address, without TLS, who hears nothing before the answer.
     pub const fn new(address: SocketAddr) -> Self {
-        Self { address, interim: None }
+        Self { address: Some(address), channel: Channel::Plain, interim: None }
+    }
+
+    /// Returns a peer on a Unix domain socket, who hears nothing before the answer.
+    pub const fn local() -> Self {
+        Self { address: None, channel: Channel::Plain, interim: None }
+    }
+
+    /// Returns the same peer, over TLS.
+    #[must_use]
+    pub fn over_tls(self) -> Self {
+        Self { channel: Channel::Tls, ..self }
+    }
+
+    /// Returns the address without its port.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.address.map(|address| address.ip())
     }
 }
 

@@ -223,7 +223,12 @@ impl Proxy {
             Ok(admitted) => {
                 let request = self.direct(Arc::new(admitted), trace);
                 exchange.admitted(&request);
-                self.answer_anywhere(request, forward::outgoing_body(body), &mut exchange).await
+                self.answer_anywhere(
+                    request,
+                    forward::outgoing_body(body, self.0.admission.max_body_bytes()),
+                    &mut exchange,
+                )
+                .await
             }
             Err(refusal) => Reply::refusal(&refusal),
         };

@@ -1,7 +1,8 @@
 //! Accepts connections, speaks HTTP/1.1 and HTTP/2 on them, and hands requests to a handler.
 //!
-//! The room knows who is connected and for how long they may be silent; what a request means is the handler's.
-//! The protocol is chosen by a connection's first bytes, which are read under a deadline of ours.
+//! The room knows who is connected and for how long they may be silent; what a request means is the handler's. Connections
+//! come in at an [`endpoint`], over TCP, [`tls`] or a Unix domain socket; [`accept`] finds each a place in the [`crowd`], and
+//! [`connection`] carries it. The protocol is chosen by its first bytes, which are read under a deadline of ours.
 //!
 //! The end has three phases. *Serving*. *Draining*: whatever waits in the kernel's queue is still accepted, then
 //! nobody else; answers say `Connection: close` (or `GOAWAY`); a connection that is idle stays open for a
@@ -9,13 +10,14 @@
 //! answered with 503, and what is not flushed a second later is dropped.
 //!
 //! Invariants: a request that was accepted is answered, even if its work panics or does not end; no connection
-//! may be silent for ever; no more than `max_connections` are open, the rest wait in the kernel's queue.
-//! Not here: TLS, admission, anything about caching.
+//! may be silent for ever; no more than `max_connections` are open: who idles makes room for who does not.
+//! Not here: admission, anything about caching.
 
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, ready};
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,24 +27,30 @@ use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
-use crate::config::{ListenConfig, ShutdownConfig};
+use crate::config::ShutdownConfig;
+use crate::config::listen::ListenConfig;
 use crate::metrics::Metrics;
 use crate::metrics::connections::Listener;
 use crate::peer::Peer;
-use crate::server::accept::{Accepted, Acceptor};
+use crate::server::accept::{Accepted, Acceptor, next_of};
 use crate::server::connection::converse;
-use crate::server::lifecycle::{Lifecycle, Phase};
+use crate::server::crowd::CrowdLimits;
+use crate::server::endpoint::{Arrival, Endpoint, Socket};
+use crate::server::lifecycle::{Lifecycle, Phase, Work};
 
 pub mod accept;
 pub mod coalesce;
 pub mod connection;
+pub mod crowd;
+pub mod endpoint;
+pub mod frames;
 pub mod interim;
 pub mod lifecycle;
 pub mod request;
+pub mod tls;
 pub mod transport;
 
 /// How long answers may take to leave once the grace is over.
@@ -86,16 +94,28 @@ pub enum Failure {
 pub type RenderFailure = fn(Failure) -> Response<Full<Bytes>>;
 
 /// How a server behaves.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// Under which label connections are counted.
     pub listener: Listener,
     /// How long a new connection may take to show which protocol it speaks.
     pub first_byte_timeout: Duration,
-    /// How long a request's head may take, and how long a connection may idle.
+    /// How long a request's head may take, once it has begun.
     pub header_read_timeout: Duration,
-    /// Most connections at a time.
-    pub max_connections: usize,
+    /// How long a connection may idle.
+    pub idle_timeout: Duration,
+    /// How old a connection may become; zero means any age.
+    pub max_age: Duration,
+    /// Most fields of a request.
+    pub max_header_count: usize,
+    /// Largest head of a request, in bytes.
+    pub max_header_bytes: usize,
+    /// Most requests at a time on one HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// Most requests that an HTTP/2 peer may take back in a second.
+    pub max_resets_per_second: u32,
+    /// How many may be connected.
+    pub crowd: CrowdLimits,
     /// How long requests in work may take after the shutdown's signal.
     pub grace: Duration,
     /// Renders the answer to a request whose handler failed.
@@ -103,13 +123,23 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// Returns the settings of the listener for clients.
+    /// Returns the settings of the listeners for clients.
     pub fn for_clients(listen: &ListenConfig, shutdown: ShutdownConfig) -> Self {
         Self {
             listener: Listener::Clients,
             first_byte_timeout: listen.first_byte_timeout,
             header_read_timeout: listen.header_read_timeout,
-            max_connections: listen.max_connections,
+            idle_timeout: listen.idle_timeout,
+            max_age: listen.max_connection_age,
+            max_header_count: listen.max_header_count,
+            max_header_bytes: usize::try_from(listen.max_header_bytes.as_u64()).unwrap_or(usize::MAX),
+            max_concurrent_streams: listen.max_concurrent_streams,
+            max_resets_per_second: listen.max_resets_per_second,
+            crowd: CrowdLimits {
+                most: listen.max_connections,
+                most_per_peer: listen.max_connections_per_peer,
+                exempt: listen.trusted_proxies.clone(),
+            },
             grace: shutdown.grace,
             render_failure: plain_failure,
         }
@@ -120,8 +150,14 @@ impl ServerSettings {
         Self {
             listener: Listener::Admin,
             first_byte_timeout: Duration::from_secs(10),
-            header_read_timeout: Duration::from_mins(1),
-            max_connections: 64,
+            header_read_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(1),
+            max_age: Duration::ZERO,
+            max_header_count: 96,
+            max_header_bytes: 64 * 1024,
+            max_concurrent_streams: 32,
+            max_resets_per_second: 32,
+            crowd: CrowdLimits { most: 64, ..CrowdLimits::default() },
             grace: Duration::from_secs(1),
             render_failure: plain_failure,
         }
@@ -131,8 +167,8 @@ impl ServerSettings {
     pub fn for_webhooks() -> Self {
         Self {
             listener: Listener::Webhooks,
-            header_read_timeout: Duration::from_secs(10),
-            max_connections: 1024,
+            idle_timeout: Duration::from_secs(10),
+            crowd: CrowdLimits { most: 1024, ..CrowdLimits::default() },
             ..Self::for_operators()
         }
     }
@@ -160,7 +196,10 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// A server for one listener; cheap to clone.
+/// A stream to be, with TLS where it is spoken.
+type Entering = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send>>;
+
+/// A server for one kind of peers; cheap to clone.
 #[derive(Clone)]
 pub struct Server {
     life: Arc<Lifecycle>,
@@ -172,25 +211,26 @@ impl Server {
         Self { life: Arc::new(Lifecycle::new(settings, metrics)) }
     }
 
-    /// Serves a listener until `shutdown` resolves, then drains.
+    /// Serves what comes in at `endpoints` until `shutdown` resolves, then drains.
     pub async fn serve<H: Handler>(
         &self,
-        listener: TcpListener,
+        endpoints: Vec<Endpoint>,
         handler: H,
         shutdown: impl Future<Output = ()>,
     ) -> Drained {
         let mut shutdown = pin!(shutdown);
         let mut connections = JoinSet::new();
-        let mut acceptor = Acceptor::new(listener, &self.life);
+        let mut acceptors: Vec<_> =
+            endpoints.into_iter().map(|endpoint| Acceptor::new(endpoint, &self.life)).collect();
         loop {
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 Some(ended) = connections.join_next() => self.note(ended),
-                accepted = acceptor.next() => self.spawn(&mut connections, accepted, &handler),
+                accepted = next_of(&mut acceptors) => self.spawn(&mut connections, accepted, &handler),
             }
         }
-        for accepted in acceptor.into_backlog() {
+        for accepted in acceptors.into_iter().flat_map(Acceptor::into_backlog) {
             self.spawn(&mut connections, accepted, &handler);
         }
         self.run_down(connections).await
@@ -202,8 +242,23 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         H: Handler,
     {
+        let work = Arc::new(Work::new(Arc::clone(&self.life)));
         let open = self.life.metrics().connections.opened(self.life.settings().listener);
-        open.end(converse(&self.life, stream, peer, handler).await);
+        open.end(converse(work, ready(Ok(stream)), peer, handler).await);
+    }
+
+    /// Serves one connection that came in at an endpoint.
+    async fn serve_accepted<H: Handler>(&self, accepted: Accepted, handler: H) {
+        let Accepted { arrival, work, place } = accepted;
+        let open = self.life.metrics().connections.opened(self.life.settings().listener);
+        let Arrival { socket, peer, tls } = arrival;
+        // A handshake needs much room for a short time.
+        let entering: Entering = match tls {
+            Some(tls) => Box::pin(socket.secured(tls)),
+            None => Box::pin(ready(Ok(socket))),
+        };
+        open.end(converse(work, entering, peer, handler).await);
+        drop(place);
     }
 
     /// Starts draining: connections that are served end when they have nothing more to say.
@@ -218,11 +273,7 @@ impl Server {
 
     fn spawn<H: Handler>(&self, connections: &mut JoinSet<()>, accepted: Accepted, handler: &H) {
         let (server, handler) = (self.clone(), handler.clone());
-        connections.spawn(async move {
-            let Accepted { stream, peer, permit } = accepted;
-            server.serve_connection(stream, peer, handler).await;
-            drop(permit);
-        });
+        connections.spawn(async move { server.serve_accepted(accepted, handler).await });
     }
 
     async fn run_down(&self, mut connections: JoinSet<()>) -> Drained {
@@ -259,7 +310,10 @@ impl fmt::Debug for Server {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing;
+
+#[cfg(test)]
+pub(crate) mod tests {
     use std::net::SocketAddr;
     use std::time::UNIX_EPOCH;
 
@@ -267,11 +321,12 @@ mod tests {
     use hyper::client::conn::http2;
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
 
     use super::*;
+    use crate::config::load;
     use crate::metrics::LabelValues;
     use crate::metrics::exposition::Exposition;
 
@@ -295,15 +350,20 @@ mod tests {
     }
 
     fn server() -> Server {
-        let settings = ServerSettings {
-            listener: Listener::Clients,
-            first_byte_timeout: Duration::from_secs(10),
-            header_read_timeout: Duration::from_mins(1),
-            max_connections: 100,
+        with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut ServerSettings)) -> Server {
+        let mut settings = ServerSettings {
             grace: Duration::from_secs(30),
-            render_failure: plain_failure,
+            ..ServerSettings::for_clients(&load::defaults().listen, load::defaults().shutdown)
         };
+        change(&mut settings);
         Server::new(settings, Arc::new(Metrics::new(UNIX_EPOCH, &LabelValues::default())))
+    }
+
+    pub(crate) fn life() -> Arc<Lifecycle> {
+        server().life
     }
 
     fn connect(server: &Server) -> (DuplexStream, JoinHandle<()>) {
@@ -372,7 +432,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn half_a_head_is_not_waited_for_longer() {
-        at(Duration::from_mins(1), converse_raw(&server(), b"GET / HTTP/1.1\r\nHost:")).await;
+        at(Duration::from_secs(15), converse_raw(&server(), b"GET / HTTP/1.1\r\nHost:")).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -582,8 +642,9 @@ mod tests {
             waiting.push(stream);
         }
         let server = server();
-        let serving =
-            tokio::spawn(async move { server.serve(listener, respond, std::future::ready(())).await });
+        let serving = tokio::spawn(async move {
+            server.serve(vec![listener.into()], respond, std::future::ready(())).await
+        });
         for stream in &mut waiting {
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
@@ -592,29 +653,185 @@ mod tests {
         assert_eq!(serving.await.unwrap(), Drained { cut: 0 });
     }
 
+    /// A server that listens on loopback until this is told to stop.
+    struct Listening {
+        server: Server,
+        address: SocketAddr,
+        stop: tokio::sync::oneshot::Sender<()>,
+        serving: JoinHandle<Drained>,
+    }
+
+    impl Listening {
+        async fn start(server: Server) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+            let clone = server.clone();
+            let serving = tokio::spawn(async move {
+                clone.serve(vec![listener.into()], respond, async { drop(stopped.await) }).await
+            });
+            Self { server, address, stop, serving }
+        }
+
+        async fn connect(&self, bytes: &str) -> TcpStream {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+            stream
+        }
+
+        fn measures(&self, sample: &str) -> bool {
+            let rendered = self.server.life.metrics().encode(Exposition::Text);
+            rendered.contains(&format!("{sample}\n"))
+        }
+
+        async fn end(self) {
+            self.stop.send(()).unwrap();
+            self.serving.await.unwrap();
+        }
+    }
+
     #[tokio::test]
-    async fn when_all_places_are_taken_the_next_connection_waits_for_one() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let settings = ServerSettings { max_connections: 1, ..*server().life.settings() };
-        let server = Server::new(settings, Arc::new(Metrics::new(UNIX_EPOCH, &LabelValues::default())));
+    async fn when_all_places_are_taken_who_idles_makes_room() {
+        let listening = Listening::start(with(|settings| settings.crowd.most = 1)).await;
+        let mut before: Option<TcpStream> = None;
+        for path in ["/first", "/second", "/third"] {
+            let mut stream = listening.connect(&request(path)).await;
+            read_until(&mut stream, &format!("this is {path}")).await;
+            if let Some(mut before) = before.replace(stream) {
+                assert_eq!(before.read(&mut [0; 16]).await.unwrap(), 0);
+            }
+        }
+        assert!(listening.measures("sentrybox_connections_ended_total{cause=\"made-room\"} 2"));
+        listening.end().await;
+    }
+
+    #[tokio::test]
+    async fn when_nobody_idles_a_newcomer_is_told_so() {
+        let listening = Listening::start(with(|settings| settings.crowd.most = 1)).await;
+        let busy = listening.connect(&request("/never")).await;
+        let mut newcomer = listening.connect("").await;
+        let mut answer = String::new();
+        newcomer.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1\r\n"), "{answer}");
+        assert!(answer.contains(r#"{"detail":"The proxy has too many connections"#), "{answer}");
+        assert!(listening.measures("sentrybox_connections_turned_away_total{cause=\"full\"} 1"));
+        drop(busy);
+        listening.end().await;
+    }
+
+    #[tokio::test]
+    async fn one_peer_has_no_more_connections_than_its_share() {
+        let listening = Listening::start(with(|settings| settings.crowd.most_per_peer = 1)).await;
+        let mut own = listening.connect(&request("/own")).await;
+        read_until(&mut own, "this is /own").await;
+        let mut other = listening.connect("").await;
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(listening.measures("sentrybox_connections_turned_away_total{cause=\"peer\"} 1"));
+        listening.end().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_too_old_ends_with_its_next_answer() {
+        let server = with(|settings| {
+            settings.max_age = Duration::from_secs(30);
+            settings.idle_timeout = Duration::from_hours(1);
+        });
+        let (mut stream, _serving) = connect(&server);
+        stream.write_all(request("/one").as_bytes()).await.unwrap();
+        let answer = read_until(&mut stream, "this is /one").await;
+        assert!(!answer.contains("connection: close"), "{answer}");
+        sleep(Duration::from_secs(34)).await;
+        stream.write_all(request("/two").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("connection: close\r\n") && answer.ends_with("this is /two"), "{answer}");
+
+        let (mut sender, serving) = connect_http2(&server).await;
+        sender.send_request(request_http2("/one")).await.unwrap();
+        sleep(Duration::from_secs(34)).await;
+        serving.await.unwrap();
+        assert!(sender.ready().await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dawdling_head_ends_its_connection_whatever_came_before() {
+        let server = server();
+        let (mut stream, serving) = connect(&server);
+        stream.write_all(request("/one").as_bytes()).await.unwrap();
+        read_until(&mut stream, "this is /one").await;
+        sleep(Duration::from_secs(20)).await;
+        let dribbling = async {
+            for byte in request("/two").bytes() {
+                if stream.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        at(Duration::from_secs(16), dribbling).await;
+        serving.await.unwrap();
+        let rendered = server.life.metrics().encode(Exposition::Text);
+        assert!(rendered.contains("connections_ended_total{cause=\"header-timeout\"} 1\n"), "{rendered}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_answer_and_a_slow_body_are_no_slow_head() {
+        let (mut stream, _serving) = connect(&with(|settings| {
+            settings.header_read_timeout = Duration::from_secs(1);
+        }));
+        stream.write_all(request("/slow").as_bytes()).await.unwrap();
+        read_until(&mut stream, "this is /slow").await;
+        stream.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n").await.unwrap();
+        for byte in [b"h", b"i"] {
+            sleep(Duration::from_secs(5)).await;
+            stream.write_all(byte).await.unwrap();
+        }
+        assert!(read_until(&mut stream, "hi").await.starts_with("HTTP/1.1 200 "));
+    }
+
+    #[tokio::test]
+    async fn tls_is_spoken_in_both_protocols_and_the_handler_knows() {
+        let (certificates, trust) = testing::certificates();
+        let address = "tls:127.0.0.1:0".parse().unwrap();
+        let endpoint =
+            Endpoint::bind(&address, "0600".parse().unwrap(), Some(&Arc::new(certificates))).await.unwrap();
+        let port = endpoint.address().unwrap().socket_address().unwrap();
+        let tell = |_: Request<Incoming>, peer: Peer| async move {
+            Response::new(Full::new(Bytes::from(format!("{:?}", peer.channel))))
+        };
+        let server = server();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn({
             let server = server.clone();
-            async move { server.serve(listener, respond, async { drop(stopped.await) }).await }
+            async move { server.serve(vec![endpoint], tell, async { drop(stopped.await) }).await }
         });
-        let mut waiting = Vec::new();
-        for path in ["/first", "/second", "/third"] {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(request(path).as_bytes()).await.unwrap();
-            waiting.push((path, stream));
+        for protocol in ["http/1.1", "h2"] {
+            let stream = testing::connect_tls(port, &trust, protocol).await;
+            let answer = if protocol == "h2" {
+                let (mut sender, connection) =
+                    http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+                tokio::spawn(connection);
+                sender.send_request(request_http2("/")).await.unwrap()
+            } else {
+                let (mut sender, connection) =
+                    hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+                tokio::spawn(connection);
+                sender
+                    .send_request(Request::get("/").header("host", "a").body(Empty::<Bytes>::new()).unwrap())
+                    .await
+                    .unwrap()
+            };
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "Tls", "{protocol}");
         }
-        for (served, (path, mut stream)) in waiting.into_iter().enumerate() {
-            read_until(&mut stream, &format!("this is {path}")).await;
-            let rendered = server.life.metrics().encode(Exposition::Text);
-            let accepted = format!("sentrybox_connections_total{{listener=\"clients\"}} {}\n", served + 1);
-            assert!(rendered.contains(&accepted), "{rendered}");
-        }
+        let mut plain = TcpStream::connect(port).await.unwrap();
+        plain.write_all(request("/").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = plain.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+        let rendered = server.life.metrics().encode(Exposition::Text);
+        assert!(rendered.contains("connections_ended_total{cause=\"tls-failed\"} 1\n"), "{rendered}");
         stop.send(()).unwrap();
         serving.await.unwrap();
     }
@@ -650,7 +867,8 @@ mod tests {
         let counting = Arc::new(counting);
         let counting = move |request: Request<Incoming>, peer: Peer| counting(request, peer);
         let shutdown = async move { drop(counted.wait_for(|count| 2000 < *count).await) };
-        let serving = tokio::spawn(async move { server().serve(listener, counting, shutdown).await });
+        let serving =
+            tokio::spawn(async move { server().serve(vec![listener.into()], counting, shutdown).await });
         let clients: Vec<_> = (0..32).map(|_| tokio::spawn(ask_until_closed(address))).collect();
         for client in clients {
             assert!(client.await.unwrap());

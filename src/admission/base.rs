@@ -6,18 +6,18 @@
 //! Invariant: a base is made of harmless characters, has no userinfo, and is never stored, so that nobody can
 //! poison anybody. Not here: rewriting (`links`).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use ipnet::IpNet;
 
 use crate::config::Config;
+use crate::config::listen::Neighbour;
 use crate::handling::{Refusal, RefusalReason};
 use crate::headers;
+use crate::peer::{Channel, Peer};
 
 /// Where clients reach this proxy: `scheme://authority`. Goes into `Link`, `Location` and region URLs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,7 +44,7 @@ impl PublicBase {
 #[derive(Debug)]
 pub struct Bases {
     configured: Option<PublicBase>,
-    trusted_proxies: Vec<IpNet>,
+    trusted_proxies: Vec<Neighbour>,
 }
 
 impl Bases {
@@ -57,21 +57,24 @@ impl Bases {
         }
     }
 
-    /// Returns the base of a request whose connection comes from `peer`.
+    /// Returns the base of a request that comes from `peer`.
     ///
     /// # Errors
     /// When the request names no authority, more than one, or a broken one.
-    pub fn of(&self, head: &Parts, peer: IpAddr) -> Result<PublicBase, Refusal> {
+    pub fn of(&self, head: &Parts, peer: &Peer) -> Result<PublicBase, Refusal> {
         let named = authority(head)?;
         if let Some(base) = &self.configured {
             return Ok(base.clone());
         }
-        let forwarded = if self.trusted_proxies.iter().any(|network| network.contains(&peer)) {
+        let forwarded = if self.trusted_proxies.iter().any(|proxy| proxy.includes(peer.ip())) {
             Forwarded::read(&head.headers)
         } else {
             Forwarded::default()
         };
-        let scheme = forwarded.scheme.unwrap_or("http");
+        let scheme = forwarded.scheme.unwrap_or(match peer.channel {
+            Channel::Plain => "http",
+            Channel::Tls => "https",
+        });
         match forwarded.host.as_deref() {
             Some(host) => Ok(PublicBase::of(scheme, checked_authority(host)?.as_str())),
             None => Ok(PublicBase::of(scheme, named.ok_or(NO_AUTHORITY)?.as_str())),
@@ -156,13 +159,14 @@ fn scheme(text: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use http::Request;
 
     use super::*;
     use crate::config::load;
 
-    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3));
+    const PEER: Peer = Peer::new(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)), 7));
 
     fn bases(public_url: &str, trusted: &[&str]) -> Bases {
         let mut config = load::defaults();
@@ -181,7 +185,7 @@ mod tests {
     }
 
     fn base(bases: &Bases, fields: &[(&str, &str)]) -> Option<String> {
-        let base = bases.of(&head(Version::HTTP_11, "/api/0/", fields), PEER);
+        let base = bases.of(&head(Version::HTTP_11, "/api/0/", fields), &PEER);
         base.ok().map(|base| base.as_str().to_owned())
     }
 
@@ -203,11 +207,26 @@ mod tests {
     }
 
     #[test]
+    fn over_tls_the_base_is_https_and_a_trusted_neighbour_may_say_otherwise() {
+        let of = |bases: &Bases, peer: &Peer, fields: &[(&str, &str)]| {
+            let fields = [&[("host", "a.example")], fields].concat();
+            let head = head(Version::HTTP_11, "/api/0/", &fields);
+            bases.of(&head, peer).unwrap().as_str().to_owned()
+        };
+        let (strange, local) = (bases("", &[]), bases("", &["unix"]));
+        let forwarded = &[("x-forwarded-proto", "https"), ("x-forwarded-host", "b.example")];
+        assert_eq!(of(&strange, &PEER.over_tls(), &[]), "https://a.example");
+        assert_eq!(of(&strange, &Peer::local(), forwarded), "http://a.example");
+        assert_eq!(of(&local, &Peer::local(), forwarded), "https://b.example");
+        assert_eq!(of(&local, &PEER, forwarded), "http://a.example");
+    }
+
+    #[test]
     fn rfc9112_3_2_2_the_target_wins_over_host_and_rfc9113_8_3_1_the_two_agree() {
         let bases = bases("", &[]);
         let of = |version, host| {
             let head = head(version, "http://target.example/api/0/", &[("host", host)]);
-            bases.of(&head, PEER).ok().map(|base| base.as_str().to_owned())
+            bases.of(&head, &PEER).ok().map(|base| base.as_str().to_owned())
         };
         assert_eq!(of(Version::HTTP_11, "host.example").as_deref(), Some("http://target.example"));
         assert_eq!(of(Version::HTTP_2, "target.example").as_deref(), Some("http://target.example"));

@@ -21,7 +21,8 @@ fn read(sources: &Sources) -> Result<Config, Vec<Problem>> {
     if problems.is_empty() {
         let egress = cli::egress(&sources.environment);
         let assembled = assembly::proxy(&loaded.config, &egress)
-            .and_then(|proxy| assembly::exporter(&loaded.config, &egress, &proxy));
+            .and_then(|proxy| assembly::exporter(&loaded.config, &egress, &proxy))
+            .and_then(|_| assembly::certificates(&loaded.config.listen));
         problems = assembled.err().map(|error| error.problems()).unwrap_or_default();
     }
     if problems.is_empty() { Ok(loaded.config) } else { Err(loaded.locate(problems)) }

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::thread::available_parallelism;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -62,9 +63,7 @@ pub fn shutdown_signal() -> io::Result<Shutdown> {
 ///
 /// # Errors
 /// The system refuses.
-#[cfg(unix)]
 pub fn reload_on_hang_up(reloads: ReloadSource) -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut hang_ups = signal(SignalKind::hangup())?;
     // Owned by the process, as above.
     tokio::spawn(async move {
@@ -75,24 +74,14 @@ pub fn reload_on_hang_up(reloads: ReloadSource) -> io::Result<()> {
     Ok(())
 }
 
-/// There is no such signal on this system.
-#[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "registering can fail on other systems")]
-pub fn reload_on_hang_up(_reloads: ReloadSource) -> io::Result<()> {
-    Ok(())
-}
-
-/// The signals to end, of this system.
-#[cfg(unix)]
+/// The signals to end.
 struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-#[cfg(unix)]
 impl Signals {
     fn listen() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
@@ -100,24 +89,6 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// The signals to end, of this system.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    #[expect(clippy::unnecessary_wraps, reason = "registering can fail on other systems")]
-    fn listen() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
         }
     }
 }

@@ -8,18 +8,20 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::config::size;
+
 /// What is stored, and for how long.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CacheConfig {
     /// Most bytes of stored responses, keys and indexes included.
-    #[serde(serialize_with = "serialize_exactly")]
+    #[serde(serialize_with = "size::serialize")]
     pub max_bytes: ByteSize,
     /// Largest body that is stored.
-    #[serde(serialize_with = "serialize_exactly")]
+    #[serde(serialize_with = "size::serialize")]
     pub max_response_bytes: ByteSize,
     /// Most bytes of bodies on their way into the store at a time.
-    #[serde(serialize_with = "serialize_exactly")]
+    #[serde(serialize_with = "size::serialize")]
     pub max_in_flight_bytes: ByteSize,
     /// Which stored response makes room when the store is full.
     pub eviction: Eviction,
@@ -53,16 +55,6 @@ pub struct CacheConfig {
     /// Ordered rules: the first whose route matches decides.
     #[serde(default)]
     pub rules: Vec<RuleConfig>,
-}
-
-/// Writes a size in the largest unit that loses nothing, as in `256MiB`.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `serialize_with` hands over a reference")]
-fn serialize_exactly<S: serde::Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
-    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let bytes = size.as_u64();
-    let divides = |(unit, _): &(u64, &str)| bytes > 0 && bytes.is_multiple_of(*unit);
-    let (unit, name) = UNITS.into_iter().find(divides).unwrap_or((1, "B"));
-    serializer.collect_str(&format_args!("{}{name}", bytes / unit))
 }
 
 /// Which stored response makes room when the store is full.

@@ -163,6 +163,7 @@ fn harmless(path: &[String], kind: &Kind) -> Option<Value> {
         }
         (["cache", "rules", _, "route"], _) => Some(Value::from(ROUTE)),
         (["listen", "trusted_proxies", _], _) => Some(Value::from("127.0.0.1/32")),
+        (["listen", "also", _], _) => Some(Value::from("unix:/nonexistent")),
         (["upstream", "link_hosts", _], _) => Some(Value::from("sentry.io")),
         (_, _) => None,
     }
@@ -272,6 +273,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::config::listen::ListenAddress;
 
     const SECRET: &str = "a secret of at least thirty-two characters";
 
@@ -331,7 +333,7 @@ mod tests {
     #[test]
     fn without_anything_the_defaults_hold() {
         let config = Case::new().config();
-        assert_eq!(config.listen.address, address("127.0.0.1:9000"));
+        assert_eq!(config.listen.address, ListenAddress::Plain(address("127.0.0.1:9000")));
         assert_eq!(config.cache.max_bytes, ByteSize::mib(256));
         assert_eq!(config.cache.classes["static"].fresh_for, Some(Duration::from_mins(5)));
         assert!(config.cache.rules.is_empty());
@@ -345,7 +347,7 @@ mod tests {
             .variable("SENTRYBOX_ADMIN__ADDRESS", "127.0.0.1:4")
             .flag("--listen", "listen.address", "127.0.0.1:5");
         let config = case.config();
-        assert_eq!(config.listen.address, address("127.0.0.1:5"));
+        assert_eq!(config.listen.address, ListenAddress::Plain(address("127.0.0.1:5")));
         assert_eq!(config.admin.address, address("127.0.0.1:4"));
         assert_eq!(config.budget.max_wait, Duration::from_secs(1));
     }

@@ -4,7 +4,6 @@
 //! Not here: types and unknown keys (`load`); the grammar of route templates (`routes::compile`).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Uri;
@@ -14,6 +13,8 @@ use crate::config::cache::{CacheConfig, RuleConfig};
 use crate::config::control::{control_url, is_sentrys_own};
 use crate::config::describe::found_text;
 use crate::config::{Config, Routing, UpstreamConfig};
+
+pub mod listeners;
 
 /// Shortest secret, in characters.
 const MIN_SECRET: usize = 32;
@@ -56,7 +57,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     secrets(config, &mut findings);
     aliases(config, &mut findings);
     urls(config, &mut findings);
-    addresses(config, &mut findings);
+    listeners::find(config, &mut findings);
     durations(config, &mut findings);
     amounts(config, &mut findings);
     findings.extend(config.traces.findings());
@@ -213,41 +214,12 @@ fn is_authority(text: &str) -> bool {
     !text.contains('@') && !authority.host().is_empty() && is_port_sound
 }
 
-fn addresses(config: &Config, findings: &mut Vec<Finding>) {
-    let (listen, admin) = (config.listen.address, config.admin.address);
-    if is_clash(listen, admin) {
-        let expected = format!(
-            "expected addresses that differ, found listen.address {listen} and admin.address {admin}"
-        );
-        findings.push(Finding::of(&["admin.address", "listen.address"], expected));
-    }
-    for (key, other) in [("listen.address", listen), ("admin.address", admin)] {
-        if let Some(own) = config.webhooks.address
-            && is_clash(own, other)
-        {
-            let expected =
-                format!("expected addresses that differ, found webhooks.address {own} and {key} {other}");
-            findings.push(Finding::of(&["webhooks.address", key], expected));
-        }
-    }
-    if !admin.ip().to_canonical().is_loopback() && config.admin.token.is_empty() {
-        let expected =
-            format!("expected a token or token_file, because admin.address {admin} is not loopback");
-        findings.push(Finding::of(&["admin.token", "admin.token_file", "admin.address"], expected));
-    }
-}
-
-/// Returns whether both cannot be listened on at the same time. Port 0 is any free port.
-fn is_clash(left: SocketAddr, right: SocketAddr) -> bool {
-    let is_everywhere = left.ip().is_unspecified() || right.ip().is_unspecified();
-    left.port() == right.port() && left.port() != 0 && (left.ip() == right.ip() || is_everywhere)
-}
-
 fn durations(config: &Config, findings: &mut Vec<Finding>) {
     let (listen, upstream, cache) = (&config.listen, &config.upstream, &config.cache);
     let positive = [
         ("listen.first_byte_timeout", listen.first_byte_timeout),
         ("listen.header_read_timeout", listen.header_read_timeout),
+        ("listen.idle_timeout", listen.idle_timeout),
         ("upstream.connect_timeout", upstream.connect_timeout),
         ("upstream.first_byte_timeout", upstream.first_byte_timeout),
         ("upstream.idle_timeout", upstream.idle_timeout),
@@ -260,6 +232,7 @@ fn durations(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::of(&[key], "expected a duration longer than zero".to_owned()));
     }
     let others = [
+        ("listen.max_connection_age", listen.max_connection_age),
         ("cache.settle", cache.settle),
         ("cache.negative_fresh_for", cache.negative_fresh_for),
         ("cache.max_unverified", cache.max_unverified),
@@ -296,6 +269,7 @@ fn lifetimes(cache: &CacheConfig) -> impl Iterator<Item = (String, Duration)> {
 fn amounts(config: &Config, findings: &mut Vec<Finding>) {
     let counts = [
         ("listen.max_connections", config.listen.max_connections),
+        ("listen.max_resets_per_second", config.listen.max_resets_per_second as usize),
         ("listen.max_target_bytes", config.listen.max_target_bytes),
         ("budget.max_concurrent", config.budget.max_concurrent),
         ("budget.max_waiting", config.budget.max_waiting),
@@ -338,11 +312,11 @@ fn rule_finding(index: usize, rule: &RuleConfig, cache: &CacheConfig) -> Option<
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::{Secret, load};
 
-    fn check(change: impl FnOnce(&mut Config), keys: &[&str]) {
+    pub(crate) fn check(change: impl FnOnce(&mut Config), keys: &[&str]) {
         let mut config = load::defaults();
         change(&mut config);
         let found: Vec<_> = findings(&config).into_iter().map(|finding| finding.keys[0].clone()).collect();
@@ -469,49 +443,6 @@ mod tests {
         check(|config| config.secret = Secret::new("x".repeat(MIN_SECRET)), &[]);
         check(|config| config.admin.token = Secret::new("short".to_owned()), &["admin.token"]);
         check(|config| config.admin.token = Secret::new("not a bearer token".to_owned()), &["admin.token"]);
-    }
-
-    #[test]
-    fn an_admin_listener_that_others_can_reach_needs_a_token() {
-        let open = |config: &mut Config| config.admin.address = SocketAddr::from(([0, 0, 0, 0], 9001));
-        check(open, &["admin.token"]);
-        let guarded = |config: &mut Config| {
-            open(config);
-            config.admin.token = Secret::new("a".repeat(MIN_TOKEN));
-        };
-        check(guarded, &[]);
-    }
-
-    #[test]
-    fn the_listeners_have_addresses_of_their_own() {
-        check(|config| config.admin.address = config.listen.address, &["admin.address"]);
-        let everywhere = |config: &mut Config| {
-            config.listen.address = SocketAddr::from(([0, 0, 0, 0], config.admin.address.port()));
-        };
-        check(everywhere, &["admin.address"]);
-        let any_port = |config: &mut Config| {
-            config.listen.address.set_port(0);
-            config.admin.address.set_port(0);
-        };
-        check(any_port, &[]);
-    }
-
-    #[test]
-    fn webhooks_need_a_secret_of_some_length_and_an_address_that_nobody_has() {
-        let configured = |secret: String, address: Option<SocketAddr>| {
-            move |config: &mut Config| {
-                config.webhooks.secret = Secret::new(secret);
-                config.webhooks.address = address;
-            }
-        };
-        let own = |port: u16| Some(SocketAddr::from(([127, 0, 0, 1], port)));
-        check(configured("x".repeat(MIN_WEBHOOK_SECRET), own(9002)), &[]);
-        check(configured("x".repeat(MIN_WEBHOOK_SECRET), None), &[]);
-        check(configured("short".to_owned(), None), &["webhooks.secret"]);
-        check(configured(String::new(), own(9002)), &["webhooks.secret"]);
-        for port in [9000, 9001] {
-            check(configured("x".repeat(MIN_WEBHOOK_SECRET), own(port)), &["webhooks.address"]);
-        }
     }
 
     #[test]

@@ -45,24 +45,62 @@ pub enum ConnectionEnd {
     FirstByteTimeout,
     /// The next request's head did not come in time, or the connection idled too long.
     HeaderTimeout,
+    /// TLS did not come about.
+    TlsFailed,
     /// It broke, or what came over it was not HTTP.
     Broken,
+    /// Its peer flooded it with HTTP/2 frames.
+    Flooded,
+    /// It idled, and somebody else needed its place.
+    MadeRoom,
     /// The shutdown did not wait for it.
     Dropped,
 }
 
 impl ClosedLabel for ConnectionEnd {
     const NAME: &'static str = "cause";
-    const ALL: &'static [Self] =
-        &[Self::Closed, Self::FirstByteTimeout, Self::HeaderTimeout, Self::Broken, Self::Dropped];
+    const ALL: &'static [Self] = &[
+        Self::Closed,
+        Self::FirstByteTimeout,
+        Self::HeaderTimeout,
+        Self::TlsFailed,
+        Self::Broken,
+        Self::Flooded,
+        Self::MadeRoom,
+        Self::Dropped,
+    ];
 
     fn label(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::FirstByteTimeout => "first-byte-timeout",
             Self::HeaderTimeout => "header-timeout",
+            Self::TlsFailed => "tls-failed",
             Self::Broken => "broken",
+            Self::Flooded => "flooded",
+            Self::MadeRoom => "made-room",
             Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// Why a connection was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// All places are taken, and nobody idles.
+    Full,
+    /// Its peer has as many as one may have.
+    Peer,
+}
+
+impl ClosedLabel for TurnedAway {
+    const NAME: &'static str = "cause";
+    const ALL: &'static [Self] = &[Self::Full, Self::Peer];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Peer => "peer",
         }
     }
 }
@@ -73,6 +111,7 @@ pub struct ConnectionMetrics {
     open: Arc<PerValue<Listener, Gauge>>,
     accepted: PerValue<Listener, Counter>,
     ended: Arc<PerValue<ConnectionEnd, Counter>>,
+    turned_away: PerValue<TurnedAway, Counter>,
     accept_errors: Counter,
 }
 
@@ -89,6 +128,11 @@ impl ConnectionMetrics {
             )),
             accepted: PerValue::register(registry, "connections", "Connections accepted"),
             ended,
+            turned_away: PerValue::register(
+                registry,
+                "connections_turned_away",
+                "Connections that were answered with 503 because there was no place for them",
+            ),
             accept_errors: counter(registry, "accept_errors", "Failed attempts to accept a connection"),
         }
     }
@@ -103,6 +147,11 @@ impl ConnectionMetrics {
             listener,
             end: ConnectionEnd::Dropped,
         }
+    }
+
+    /// Counts a connection that was turned away.
+    pub fn turned_away(&self, cause: TurnedAway) {
+        self.turned_away.increment(cause);
     }
 
     /// Counts a failed attempt to accept a connection.

@@ -56,7 +56,6 @@ impl Collector for Process {
 }
 
 /// Encodes the allocator's levels, where it knows them.
-#[cfg(unix)]
 fn allocator(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     use tikv_jemalloc_ctl::{epoch, stats};
 
@@ -77,12 +76,6 @@ fn allocator(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     Ok(())
 }
 
-/// There is nothing to ask.
-#[cfg(not(unix))]
-fn allocator(_encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    Ok(())
-}
-
 /// Encodes one gauge, given as name, help and unit.
 fn gauge(
     encoder: &mut DescriptorEncoder<'_>,
@@ -94,7 +87,6 @@ fn gauge(
     ConstGauge::new(level).encode(metric)
 }
 
-#[cfg(unix)]
 fn as_level(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }

@@ -39,6 +39,7 @@ pub struct ReloadMetrics {
     last_was_accepted: Gauge,
     last_accepted: Gauge<f64, AtomicU64>,
     outcomes: PerValue<ReloadOutcome, Counter>,
+    certificates: PerValue<ReloadOutcome, Counter>,
 }
 
 impl ReloadMetrics {
@@ -49,6 +50,11 @@ impl ReloadMetrics {
             last_was_accepted: Gauge::default(),
             last_accepted: Gauge::default(),
             outcomes: PerValue::register(registry, "config_reloads", "Configurations that were read anew"),
+            certificates: PerValue::register(
+                registry,
+                "certificate_reloads",
+                "Certificates of the listener that were read anew",
+            ),
         };
         let help = "Configurations that have held since the start";
         registry.register("config_generation", help, metrics.generation.clone());
@@ -71,6 +77,11 @@ impl ReloadMetrics {
     pub fn rejected(&self) {
         self.outcomes.increment(ReloadOutcome::Rejected);
         self.last_was_accepted.set(0);
+    }
+
+    /// Counts a certificate of the listener that was read anew.
+    pub fn certificate(&self, outcome: ReloadOutcome) {
+        self.certificates.increment(outcome);
     }
 
     fn holds_since(&self, now: SystemTime) {

@@ -260,7 +260,7 @@ impl Proxy {
                     UpstreamFault::Unreachable => reservation.fail(Reach::Unreachable),
                     UpstreamFault::Timeout | UpstreamFault::Broken => reservation.fail(Reach::Reached),
                     // The client's own doing.
-                    UpstreamFault::RequestBody => drop(reservation),
+                    UpstreamFault::RequestBody | UpstreamFault::OversizedRequest => drop(reservation),
                 }
                 self.metrics().upstream.observe(outcome_of(error.fault()), watch.read());
                 self.note_failure(request, &error);
@@ -326,7 +326,9 @@ fn outcome_of(fault: UpstreamFault) -> UpstreamOutcome {
     match fault {
         UpstreamFault::Unreachable => UpstreamOutcome::Unreachable,
         UpstreamFault::Timeout => UpstreamOutcome::Timeout,
-        UpstreamFault::Broken | UpstreamFault::RequestBody => UpstreamOutcome::Broken,
+        UpstreamFault::Broken | UpstreamFault::RequestBody | UpstreamFault::OversizedRequest => {
+            UpstreamOutcome::Broken
+        }
     }
 }
 

@@ -73,7 +73,10 @@ impl Word {
             Err(ForwardFailure::Upstream(UpstreamFault::Unreachable)) => Self::Unreachable,
             Err(
                 ForwardFailure::Upstream(
-                    UpstreamFault::Timeout | UpstreamFault::Broken | UpstreamFault::RequestBody,
+                    UpstreamFault::Timeout
+                    | UpstreamFault::Broken
+                    | UpstreamFault::RequestBody
+                    | UpstreamFault::OversizedRequest,
                 )
                 | ForwardFailure::NotSent(_)
                 | ForwardFailure::Postponed(_)

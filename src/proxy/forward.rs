@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, StatusCode, response};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 
 use crate::budget::ask::Patience;
 use crate::budget::permit::Reservation;
@@ -151,7 +151,9 @@ impl Proxy {
             Err(
                 ForwardFailure::NotSent(_)
                 | ForwardFailure::Postponed(_)
-                | ForwardFailure::Upstream(UpstreamFault::Unreachable | UpstreamFault::RequestBody),
+                | ForwardFailure::Upstream(
+                    UpstreamFault::Unreachable | UpstreamFault::RequestBody | UpstreamFault::OversizedRequest,
+                ),
             ) => return,
             Err(
                 ForwardFailure::Upstream(UpstreamFault::Timeout | UpstreamFault::Broken)
@@ -258,11 +260,14 @@ pub fn failed(failure: ForwardFailure, reason: ForwardReason, status: Option<Sta
     }
 }
 
-/// Returns a client's body in the form in which it goes upstream.
-pub fn outgoing_body<B>(body: B) -> OutgoingBody
+/// Returns a client's body in the form in which it goes upstream; it fails when it has become larger than `most`.
+pub fn outgoing_body<B>(body: B, most: u64) -> OutgoingBody
 where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<crate::upstream::BoxError>,
 {
-    body.map_err(Into::into).boxed_unsync()
+    if body.is_end_stream() {
+        return body.map_err(Into::into).boxed_unsync();
+    }
+    Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX)).boxed_unsync()
 }

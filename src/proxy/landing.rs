@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::header::{HeaderMap, HeaderName};
 use http::{Response, StatusCode};
 
+use crate::admission::sizes::BODY_TOO_LARGE;
 use crate::budget::Refused;
 use crate::cache::generations::Stamp;
 use crate::cache::key::CacheKey;
@@ -129,6 +130,7 @@ impl ForwardFailure {
             Self::Upstream(UpstreamFault::RequestBody) => {
                 Refusal::new(RefusalReason::BadRequestBody, "The request's body broke off.")
             }
+            Self::Upstream(UpstreamFault::OversizedRequest) => BODY_TOO_LARGE,
         }
     }
 }
@@ -168,6 +170,8 @@ pub const fn trouble_of(reason: RefusalReason) -> Trouble {
         | RefusalReason::BadCredential
         | RefusalReason::MethodNotAllowed
         | RefusalReason::TargetTooLong
+        | RefusalReason::HeadTooLarge
+        | RefusalReason::BodyTooLarge
         | RefusalReason::Loop
         | RefusalReason::OnlyIfCached
         | RefusalReason::UpstreamBusy

@@ -240,6 +240,11 @@ where
     fn finish(mut self: Pin<&mut Self>) {
         self.connection.as_mut().finish();
     }
+
+    fn retire(self: Pin<&mut Self>) {
+        // `GOAWAY` lets those requests through that are on their way.
+        self.finish();
+    }
 }
 
 #[cfg(test)]

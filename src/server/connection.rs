@@ -1,11 +1,13 @@
 //! One connection: which protocol it speaks, how long it may be silent, how it ends.
 //!
-//! Invariants: a connection that shows no protocol within `first_byte_timeout`, or no request for
-//! `header_read_timeout`, is closed; one that has carried a request is not closed before its answers are out,
-//! until the grace is over.
+//! Invariants: a connection that shows no protocol within `first_byte_timeout`, or no request for `idle_timeout`, or not all
+//! of its head within `header_read_timeout`, is closed; one that has carried a request is not closed before its answers are
+//! out, until the grace is over.
 //! Not here: accepting (`server::accept`), what a request means.
 
-use std::future::Future;
+use std::error::Error;
+use std::future::{Future, pending};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -24,10 +26,11 @@ use tokio::time::{sleep, timeout};
 use crate::metrics::connections::ConnectionEnd;
 use crate::peer::{InterimOutlet, Peer};
 use crate::server::coalesce::{Coalesced, Coalescing};
+use crate::server::frames::{Flood, FrameMeter};
 use crate::server::interim::Interposing;
 use crate::server::lifecycle::{Lifecycle, Phase, Work};
 use crate::server::request::answer;
-use crate::server::transport::Transport;
+use crate::server::transport::{FrameGuard, Guard, HeadGuard, HeadTooSlow, Transport};
 use crate::server::{Handler, ServerSettings};
 
 /// How an HTTP/2 connection starts ([RFC 9113 §3.4]).
@@ -41,15 +44,6 @@ const LINGER: Duration = Duration::from_millis(200);
 /// How long a connection that has not carried a request yet stays open when the server starts to drain.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Largest head of a request over HTTP/1.1, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
-
-/// Most requests in work on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
-
-/// Largest block of fields over HTTP/2, uncompressed, in bytes.
-const MAX_FIELDS: u32 = 32 * 1024;
-
 /// Most of a request's body that may be sent ahead of being read, per request and per connection, in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -62,48 +56,69 @@ const SEND_BUFFER: usize = 64 * 1024;
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_ERROR_RESETS: usize = 256;
 
+/// Fields that hyper takes beyond the configured number, so that most refusals are ours and say why.
+const SPARE_FIELDS: usize = 4;
+
+/// Fields for which hyper needs no memory of its own.
+const FIELDS_AT_NO_COST: usize = 100;
+
 /// How often a silent HTTP/2 peer is asked whether it still lives, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Speaks with a peer until either side ends the connection.
-pub async fn converse<S, H>(life: &Arc<Lifecycle>, mut stream: S, peer: Peer, handler: H) -> ConnectionEnd
+/// Speaks with a peer until either side ends the connection. `entering` brings the stream, with TLS where it is spoken.
+pub async fn converse<S, H, E>(work: Arc<Work>, entering: E, peer: Peer, handler: H) -> ConnectionEnd
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
+    E: Future<Output = io::Result<S>>,
 {
-    let settings = life.settings();
+    let settings = work.life().settings();
     let opening = tokio::select! {
         biased;
-        opening = timeout(settings.first_byte_timeout, read_opening(&mut stream)) => opening,
-        () = drained_for(life, QUIET) => return ConnectionEnd::Dropped,
+        opening = timeout(settings.first_byte_timeout, open(entering)) => opening,
+        () = drained_for(work.life(), QUIET) => return ConnectionEnd::Dropped,
+        () = work.asked_to_go() => return ConnectionEnd::MadeRoom,
     };
-    let work = Arc::new(Work::new(Arc::clone(life)));
     let outlet = InterimOutlet::default();
     let service = service_fn({
         let (work, outlet) = (Arc::clone(&work), outlet.clone());
         move |request: Request<Incoming>| {
             // "A server MUST NOT send a 1xx response to an HTTP/1.0 client" (RFC 9110 §15.2).
             let interim = (request.version() == Version::HTTP_11).then(|| outlet.open());
-            answer(Arc::clone(&work), handler.clone(), request, Peer { address: peer.address, interim })
+            answer(Arc::clone(&work), handler.clone(), request, Peer { interim, ..peer.clone() })
         }
     });
     match opening {
         Err(_elapsed) => ConnectionEnd::FirstByteTimeout,
-        Ok(Err(_broken)) => ConnectionEnd::Broken,
-        Ok(Ok(Opening::Silence)) => ConnectionEnd::Closed,
-        Ok(Ok(Opening::Http1(replay))) => {
-            let io = TokioIo::new(Interposing::new(Transport::new(stream, replay), outlet));
+        Ok(Err(end)) => end,
+        Ok(Ok((_, Opening::Silence))) => ConnectionEnd::Closed,
+        Ok(Ok((stream, Opening::Http1(replay)))) => {
+            let guard = Guard::Head(HeadGuard::new(Arc::clone(&work), settings.header_read_timeout));
+            let io = TokioIo::new(Interposing::new(Transport::new(stream, replay, guard), outlet));
             let connection = http1_builder(settings).serve_connection(io, service);
-            conduct(connection, &work, std::future::pending()).await
+            conduct(connection, &work, pending()).await
         }
-        Ok(Ok(Opening::Http2(replay))) => {
-            let stream = Coalesced::new(Transport::new(stream, replay));
+        Ok(Ok((stream, Opening::Http2(replay)))) => {
+            let guard = FrameGuard::new(FrameMeter::new(settings.max_resets_per_second), PREFACE.len());
+            let stream = Coalesced::new(Transport::new(stream, replay, Guard::Frames(guard)));
             let io = TokioIo::new(stream.clone());
-            let connection = http2_builder().serve_connection(io, service);
+            let connection = http2_builder(settings).serve_connection(io, service);
             conduct(Coalescing::new(connection, stream), &work, idled(&work)).await
         }
     }
+}
+
+/// Brings a stream and reads what it begins with.
+async fn open<S: AsyncRead + Unpin>(
+    entering: impl Future<Output = io::Result<S>>,
+) -> Result<(S, Opening), ConnectionEnd> {
+    let mut stream = entering.await.map_err(|error| {
+        tracing::debug!(%error, "TLS did not come about");
+        ConnectionEnd::TlsFailed
+    })?;
+    let opening = read_opening(&mut stream).await.map_err(|_broken| ConnectionEnd::Broken)?;
+    Ok((stream, opening))
 }
 
 /// What a connection's first bytes show; they are in it.
@@ -139,14 +154,18 @@ fn http1_builder(settings: &ServerSettings) -> http1::Builder {
     // flushes stays off: it withholds a finished answer behind a half-sent request.
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_read_timeout)
+        .header_read_timeout(settings.idle_timeout)
         .keep_alive(true)
         .half_close(true)
-        .max_header_size(MAX_HEAD);
+        .max_header_size(settings.max_header_bytes);
+    let fields = settings.max_header_count.saturating_add(SPARE_FIELDS);
+    if fields > FIELDS_AT_NO_COST {
+        builder.max_headers(fields);
+    }
     builder
 }
 
-fn http2_builder() -> http2::Builder<TokioExecutor> {
+fn http2_builder(settings: &ServerSettings) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -154,8 +173,8 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_FIELDS)
+        .max_concurrent_streams(settings.max_concurrent_streams)
+        .max_header_list_size(u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .keep_alive_interval(PING_INTERVAL)
@@ -167,11 +186,18 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
 pub trait Conversation: Future<Output = Result<(), hyper::Error>> {
     /// Asks for no further requests; those in work are finished.
     fn finish(self: Pin<&mut Self>);
+
+    /// Comes to an end without losing a request that is on its way.
+    fn retire(self: Pin<&mut Self>);
 }
 
 impl<C: GracefulConnection<Error = hyper::Error>> Conversation for C {
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
+    }
+
+    fn retire(self: Pin<&mut Self>) {
+        // Over HTTP/1.1 the next answer says `Connection: close`. Ending it here could cross with a request.
     }
 }
 
@@ -186,7 +212,8 @@ enum Farewell {
     Said,
 }
 
-/// Carries a conversation to its end. When `idle` resolves, or the server drains, it is told to finish.
+/// Carries a conversation to its end. When `idle` resolves, it is too old, or the server drains, it is told to finish; when
+/// its place is needed, an idle one is left.
 async fn conduct<C: Conversation>(
     connection: C,
     work: &Work,
@@ -197,6 +224,7 @@ async fn conduct<C: Conversation>(
     let mut regular = ConnectionEnd::Closed;
     let mut idle = pin!(idle);
     let mut drained = pin!(drained_for(work.life(), LINGER));
+    let mut aged = pin!(aged(work));
     loop {
         tokio::select! {
             biased;
@@ -216,20 +244,58 @@ async fn conduct<C: Conversation>(
                 regular = ConnectionEnd::HeaderTimeout;
                 connection.as_mut().finish();
             }
+            () = &mut aged, if !work.is_retiring() => {
+                work.retire();
+                connection.as_mut().retire();
+            }
+            () = work.asked_to_go() => {
+                if work.is_idle() {
+                    return ConnectionEnd::MadeRoom;
+                }
+                // A request came in between.
+                work.stay();
+            }
         }
     }
+}
+
+/// Waits until a connection is too old, give or take a tenth, so that those that began together do not end together.
+async fn aged(work: &Work) {
+    let most = work.life().settings().max_age;
+    if most.is_zero() {
+        return pending().await;
+    }
+    // Each hash state differs from the last one.
+    let random = u32::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or_default();
+    sleep(most.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX))).await;
 }
 
 /// Returns how a connection ended; `regular` is how if nothing went wrong.
 fn end_of(ended: Result<(), hyper::Error>, regular: ConnectionEnd) -> ConnectionEnd {
     match ended {
         Ok(()) => regular,
-        Err(error) if error.is_timeout() => ConnectionEnd::HeaderTimeout,
+        Err(error) if error.is_timeout() || is_caused_by::<HeadTooSlow>(&error) => {
+            ConnectionEnd::HeaderTimeout
+        }
         Err(error) => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "connection broken");
-            ConnectionEnd::Broken
+            tracing::debug!(error = &error as &dyn Error, "connection broken");
+            if is_caused_by::<Flood>(&error) { ConnectionEnd::Flooded } else { ConnectionEnd::Broken }
         }
     }
+}
+
+/// Returns whether a `C` is at the bottom of an error, or on the way there.
+fn is_caused_by<C: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        // An error of I/O hides its own cause from `source` and shows it so.
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if cause.is::<C>() || inner.is_some_and(|inner| is_caused_by::<C>(inner)) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 /// Waits until the server has been draining for `duration` since it began, or since now if that is later.
@@ -238,13 +304,13 @@ async fn drained_for(life: &Lifecycle, duration: Duration) {
     sleep(duration).await;
 }
 
-/// Waits until no request has been in work, and none begun, for at least `header_read_timeout`: what the HTTP/1.1
+/// Waits until no request has been in work, and none begun, for at least `idle_timeout`: what the HTTP/1.1
 /// builder does by itself.
 async fn idled(work: &Work) {
     loop {
         let started = work.started();
         let was_idle = work.is_idle();
-        sleep(work.life().settings().header_read_timeout).await;
+        sleep(work.life().settings().idle_timeout).await;
         if was_idle && work.is_idle() && work.started() == started {
             return;
         }

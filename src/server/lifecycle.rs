@@ -4,12 +4,15 @@
 //! Not here: what the phases do to a connection (`server::connection`) or a request (`server::request`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use crate::clock::Stopwatch;
 use crate::metrics::Metrics;
 use crate::server::ServerSettings;
+use crate::server::crowd::Crowd;
 
 /// How far a server has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +29,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Lifecycle {
     settings: ServerSettings,
+    crowd: Arc<Crowd>,
     metrics: Arc<Metrics>,
     phase: watch::Sender<Phase>,
     in_work: AtomicUsize,
@@ -36,12 +40,18 @@ impl Lifecycle {
     /// Starts the life of a server, serving.
     pub fn new(settings: ServerSettings, metrics: Arc<Metrics>) -> Self {
         let (phase, _) = watch::channel(Phase::Serving);
-        Self { settings, metrics, phase, in_work: AtomicUsize::new(0), refused: AtomicUsize::new(0) }
+        let crowd = Arc::new(Crowd::new(settings.crowd.clone()));
+        Self { settings, crowd, metrics, phase, in_work: AtomicUsize::new(0), refused: AtomicUsize::new(0) }
     }
 
     /// Returns how the server behaves.
     pub fn settings(&self) -> &ServerSettings {
         &self.settings
+    }
+
+    /// Returns who is connected.
+    pub fn crowd(&self) -> &Arc<Crowd> {
+        &self.crowd
     }
 
     /// Returns where the server counts.
@@ -85,19 +95,38 @@ impl Lifecycle {
 #[derive(Debug)]
 pub struct Work {
     life: Arc<Lifecycle>,
+    opened: Stopwatch,
     in_work: AtomicUsize,
     started: AtomicUsize,
+    /// Whether the next answer is the last.
+    is_retiring: AtomicBool,
+    is_asked_to_go: AtomicBool,
+    /// Wakes the connection that is asked to go.
+    asked: Notify,
 }
 
 impl Work {
     /// Starts the work of a connection, with none.
     pub fn new(life: Arc<Lifecycle>) -> Self {
-        Self { life, in_work: AtomicUsize::new(0), started: AtomicUsize::new(0) }
+        Self {
+            life,
+            opened: Stopwatch::start(),
+            in_work: AtomicUsize::new(0),
+            started: AtomicUsize::new(0),
+            is_retiring: AtomicBool::new(false),
+            is_asked_to_go: AtomicBool::new(false),
+            asked: Notify::new(),
+        }
     }
 
     /// Returns the life of the server.
     pub fn life(&self) -> &Lifecycle {
         &self.life
+    }
+
+    /// Returns for how long the connection has been open.
+    pub fn age(&self) -> Duration {
+        self.opened.read()
     }
 
     /// Returns how many requests this connection has ever carried.
@@ -108,6 +137,37 @@ impl Work {
     /// Returns whether no request of this connection is in work.
     pub fn is_idle(&self) -> bool {
         self.in_work.load(Ordering::Relaxed) == 0
+    }
+
+    /// Makes the next answer the last.
+    pub fn retire(&self) {
+        self.is_retiring.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the next answer is the last.
+    pub fn is_retiring(&self) -> bool {
+        self.is_retiring.load(Ordering::Relaxed)
+    }
+
+    /// Asks the connection to go, because its place is needed.
+    pub fn ask_to_go(&self) {
+        self.is_asked_to_go.store(true, Ordering::Relaxed);
+        self.asked.notify_one();
+    }
+
+    /// Lets the connection be, although it was asked to go.
+    pub fn stay(&self) {
+        self.is_asked_to_go.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns whether the connection was asked to go.
+    pub fn is_asked_to_go(&self) -> bool {
+        self.is_asked_to_go.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the connection is asked to go.
+    pub async fn asked_to_go(&self) {
+        self.asked.notified().await;
     }
 }
 

@@ -59,7 +59,7 @@ pub async fn answer<H: Handler>(
         response = without_body(response);
     }
     // hyper says so itself for requests that start after the connection was told; this one may have come before.
-    if version <= Version::HTTP_11 && Phase::Draining <= life.phase() {
+    if version <= Version::HTTP_11 && (work.is_retiring() || Phase::Draining <= life.phase()) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

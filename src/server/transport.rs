@@ -1,18 +1,25 @@
-//! A stream with the bytes already read put back in front of it, and a limit on how long a write may stall.
+//! A stream with the bytes already read put back in front of it, and limits on how long a write may stall, how long a
+//! head may dawdle, and how many frames may come.
 //!
 //! Invariants: what was read first is read first again; a peer that takes nothing for [`WRITE_STALL`] loses its
-//! connection, however much there is to send.
+//! connection, however much there is to send; a head over HTTP/1.1 that is not complete in time ends its connection.
 //! Not here: choosing the protocol (`server::connection`).
 
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+
+use crate::clock::Stopwatch;
+use crate::server::frames::FrameMeter;
+use crate::server::lifecycle::Work;
 
 /// How long a peer may take not a single byte that is to be sent to it.
 pub const WRITE_STALL: Duration = Duration::from_mins(1);
@@ -22,13 +29,103 @@ pub const WRITE_STALL: Duration = Duration::from_mins(1);
 pub struct Transport<S> {
     stream: S,
     replay: Bytes,
+    guard: Guard,
     stall: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is watched in the bytes that come.
+#[derive(Debug)]
+pub enum Guard {
+    /// Nothing.
+    None,
+    /// HTTP/1.1: that heads do not dawdle.
+    Head(HeadGuard),
+    /// HTTP/2: that there is no flood of frames.
+    Frames(FrameGuard),
+}
+
+/// Watches that the head of a request does not dawdle.
+#[derive(Debug)]
+pub struct HeadGuard {
+    work: Arc<Work>,
+    limit: Duration,
+    /// Runs while a head is incomplete, with the number of requests before it.
+    running: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+/// The head of a request took too long.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("the head of a request took too long")]
+pub struct HeadTooSlow;
+
+impl HeadGuard {
+    /// Allows each head of the connection so long.
+    pub const fn new(work: Arc<Work>, limit: Duration) -> Self {
+        Self { work, limit, running: None }
+    }
+
+    /// Passes on what became of a read, unless the head that it is for has taken too long.
+    fn watch(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: Poll<io::Result<()>>,
+        read: &[u8],
+    ) -> Poll<io::Result<()>> {
+        let started = self.work.started();
+        if self.running.as_ref().is_some_and(|(_, before)| *before != started) {
+            self.running = None;
+        }
+        if !read.is_empty() && self.running.is_none() && self.work.is_idle() {
+            self.running = Some((Box::pin(sleep(self.limit)), started));
+        }
+        match &mut self.running {
+            Some((deadline, _)) if poll.is_pending() => deadline
+                .as_mut()
+                .poll(context)
+                .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, HeadTooSlow))),
+            Some(_) | None => poll,
+        }
+    }
+}
+
+/// Watches that there is no flood of frames.
+#[derive(Debug)]
+pub struct FrameGuard {
+    meter: FrameMeter,
+    since: Stopwatch,
+    /// How much of the preface is still to be skipped.
+    preface: usize,
+}
+
+impl FrameGuard {
+    /// Watches a connection whose first bytes are a preface of this length.
+    pub fn new(meter: FrameMeter, preface: usize) -> Self {
+        Self { meter, since: Stopwatch::start(), preface }
+    }
+
+    fn watch(&mut self, poll: Poll<io::Result<()>>, read: &[u8]) -> Poll<io::Result<()>> {
+        let skipped = self.preface.min(read.len());
+        self.preface -= skipped;
+        let frames = read.get(skipped..).unwrap_or_default();
+        match self.meter.receive(frames, self.since.read()) {
+            Ok(()) => poll,
+            Err(flood) => Poll::Ready(Err(io::Error::other(flood))),
+        }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Puts `replay` in front of what will be read from `stream`.
-    pub fn new(stream: S, replay: Bytes) -> Self {
-        Self { stream, replay, stall: None }
+    pub fn new(stream: S, replay: Bytes, guard: Guard) -> Self {
+        Self { stream, replay, guard, stall: None }
+    }
+
+    /// Notes what became of a write, and passes it on.
+    fn note_sent(&mut self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Guard::Frames(guard), Poll::Ready(Ok(count))) = (&mut self.guard, &poll) {
+            guard.meter.sent(*count);
+        }
+        poll
     }
 
     /// Passes on what became of a write, unless it has been stalled for too long.
@@ -48,12 +145,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Transport<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.replay.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let poll = if this.replay.is_empty() {
+            Pin::new(&mut this.stream).poll_read(context, buffer)
+        } else {
+            let count = this.replay.len().min(buffer.remaining());
+            buffer.put_slice(&this.replay.split_to(count));
+            Poll::Ready(Ok(()))
+        };
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        match &mut this.guard {
+            Guard::None => poll,
+            Guard::Head(guard) => guard.watch(context, poll, read),
+            Guard::Frames(guard) => guard.watch(poll, read),
         }
-        let count = self.replay.len().min(buffer.remaining());
-        buffer.put_slice(&self.replay.split_to(count));
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -64,6 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let poll = self.note_sent(poll);
         self.watch(context, poll)
     }
 
@@ -73,6 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let poll = self.note_sent(poll);
         self.watch(context, poll)
     }
 
@@ -102,7 +210,7 @@ mod tests {
         let (near, mut far) = duplex(64);
         far.write_all(b" world").await.unwrap();
         drop(far);
-        let mut transport = Transport::new(near, Bytes::from_static(b"hello"));
+        let mut transport = Transport::new(near, Bytes::from_static(b"hello"), Guard::None);
         let mut start = [0; 3];
         transport.read_exact(&mut start).await.unwrap();
         let mut rest = String::new();
@@ -113,7 +221,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_loses_its_connection() {
         let (near, _far) = duplex(4);
-        let mut transport = Transport::new(near, Bytes::new());
+        let mut transport = Transport::new(near, Bytes::new(), Guard::None);
         let error = transport.write_all(b"too much").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -127,7 +235,7 @@ mod tests {
                 sleep(WRITE_STALL / 2).await;
             }
         });
-        let mut transport = Transport::new(near, Bytes::new());
+        let mut transport = Transport::new(near, Bytes::new(), Guard::None);
         transport.write_all(b"slowly but surely").await.unwrap();
         drop(transport);
         reader.await.unwrap();

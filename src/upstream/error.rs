@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http_body_util::LengthLimitError;
 use thiserror::Error;
 
 use crate::upstream::BoxError;
@@ -48,11 +49,14 @@ pub enum UpstreamError {
 
 impl UpstreamError {
     /// Returns whose fault it is and of which kind: a closed set for refusals and metrics.
-    pub const fn fault(&self) -> UpstreamFault {
+    pub fn fault(&self) -> UpstreamFault {
         match self {
             Self::Unreachable { .. } => UpstreamFault::Unreachable,
             Self::Timeout { .. } => UpstreamFault::Timeout,
             Self::Broken { .. } => UpstreamFault::Broken,
+            Self::RequestBody { source } if source.is::<LengthLimitError>() => {
+                UpstreamFault::OversizedRequest
+            }
             Self::RequestBody { .. } => UpstreamFault::RequestBody,
         }
     }
@@ -84,6 +88,8 @@ pub enum UpstreamFault {
     Broken,
     /// The request's body was.
     RequestBody,
+    /// The request's own body is larger than it may be.
+    OversizedRequest,
 }
 
 /// The limits of an exchange, in the order in which they apply.

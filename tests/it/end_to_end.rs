@@ -17,6 +17,7 @@ use crate::support::http::{Answer, Fields, get, request, send};
 mod commands;
 mod demo;
 mod failing;
+mod listening;
 mod logs;
 mod operating;
 mod reloading;

@@ -122,7 +122,7 @@ async fn every_refusal_is_foreseen_that_can_be_known_beforehand() {
             known += 1;
         }
     }
-    assert_eq!(known, 11);
+    assert_eq!(known, 12);
 }
 
 /// Returns the plan of a forward.

@@ -65,11 +65,12 @@ const ROOMS: &[(u8, &str, &str)] = &[
         "config metrics cache::key cache::stored_response cache::generations cache::invalidation cache::shared_tier routes",
     ),
     (5, "exporter", "clock config metrics traces upstream"),
-    (6, "server", "config metrics peer"),
+    (6, "server", "clock config metrics peer"),
     (6, "proxy", "..5"),
     (7, "admin", "proxy ..5"),
     (7, "webhooks", "..5"),
     (8, "assembly", "..8"),
+    (8, "desk", "..8"),
     (8, "reload", "..8"),
     (8, "sandbox", "..8"),
     (8, "testing", "..8"), // only compiled for unit tests, which any room may write
@@ -88,6 +89,7 @@ const CONFINED: &[(&str, &str)] = &[
     ("redis", "cache::shared_tier"),
     ("hyper_util::client", "upstream cli"), // `healthcheck` asks our own admin listener
     ("hyper::client", "upstream cli"),
+    ("tokio_rustls", "server"),
     ("rustls", "server upstream main"), // `main` installs the process's crypto provider
     ("opentelemetry", "traces exporter"),
     ("opentelemetry_sdk", "traces exporter"),

@@ -208,6 +208,7 @@ pub(crate) async fn scene_of_refusal(reason: RefusalReason) -> Option<Scene> {
             Some(Scene::new(House::new(), asking(Method::TRACE, PROJECTS, &[], "")))
         }
         RefusalReason::TargetTooLong => get(&format!("{PROJECTS}?query={}", "x".repeat(20_000)), &[]),
+        RefusalReason::HeadTooLarge => get(PROJECTS, &[("x-long", "x"); 97]),
         RefusalReason::Loop => get(PROJECTS, &[("via", "1.1 sentrybox (a), 1.1 sentrybox (b)")]),
         RefusalReason::OnlyIfCached => get(PROJECTS, &[("cache-control", "only-if-cached")]),
         RefusalReason::UpstreamBusy => Some(Scene::projects(crowded().await, &[])),
@@ -216,6 +217,7 @@ pub(crate) async fn scene_of_refusal(reason: RefusalReason) -> Option<Scene> {
         RefusalReason::UpstreamUnreachable
         | RefusalReason::UpstreamBroken
         | RefusalReason::UpstreamTimeout
+        | RefusalReason::BodyTooLarge // A question has no gigabytes.
         | RefusalReason::BadRequestBody
         | RefusalReason::ShuttingDown
         | RefusalReason::InternalError => None,

@@ -120,12 +120,13 @@ fn collect(pipe: impl Read + Send + 'static, output: Arc<Mutex<String>>, sender:
     });
 }
 
-/// Waits for the line `{"message":"listening","listen":"…","admin":"…"}`; `None` when the child ends without it.
+/// Waits for the line `{"message":"listening","listen":"…","admin":"…"}`, and reads the first address of each; `None` when
+/// the child ends without it.
 fn listening(lines: &Receiver<String>) -> Option<(SocketAddr, SocketAddr)> {
     loop {
         let line = lines.recv_timeout(LIMIT).ok()?;
         let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
-        let address = |name| event.get(name)?.as_str()?.parse().ok();
+        let address = |name| event.get(name)?.as_str()?.split(' ').next()?.parse().ok();
         if event.get("message").is_some_and(|message| message == "listening") {
             return Some((address("listen")?, address("admin")?));
         }
