@@ -8,10 +8,11 @@
 //! exists only for a request that passed; the client's spelling of the target is kept to the byte.
 //! Not here: keys (`cache::key`), lifetimes (`cache::terms`), where it goes (`regions`).
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Method, Version};
 
+use crate::admission::access::{Access, take_credential};
 use crate::admission::aliases::Aliases;
 use crate::admission::base::{Bases, PublicBase};
 use crate::admission::sizes::Sizes;
@@ -25,8 +26,11 @@ use crate::peer::{InterimTicket, Peer};
 use crate::request_id::RequestId;
 use crate::routes::{Route, RoutePolicy, RouteTable, Rule};
 
+pub mod access;
 pub mod aliases;
 pub mod base;
+pub mod client;
+pub mod eligibility;
 pub mod method;
 pub mod path;
 pub mod sizes;
@@ -35,9 +39,6 @@ pub mod sizes;
 const ORGANIZATIONS: &str = "/api/0/organizations/";
 const API: &str = "/api/0/";
 const OAUTH: &str = "/oauth/";
-
-/// Asks Sentry for an answer across projects that it refuses otherwise (`sentry-api.md` §4.4).
-const REPLAY_REQUEST: HeaderName = HeaderName::from_static("x-sentry-replay-request");
 
 /// The rules of entry, fixed by the configuration.
 #[derive(Debug)]
@@ -52,6 +53,7 @@ pub struct Admission {
     sizes: Sizes,
     instance: String,
     aliases: Aliases,
+    access: Access,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +209,7 @@ impl Admission {
             sizes: Sizes::new(&config.listen),
             instance,
             aliases: Aliases::new(config),
+            access: Access::new(config),
         }
     }
 
@@ -241,11 +244,12 @@ impl Admission {
     /// The refusal is already the answer.
     pub fn admit(
         &self,
-        head: Parts,
+        mut head: Parts,
         body: BodyFraming,
         peer: Peer,
         id: RequestId,
     ) -> Result<AdmittedRequest, Refusal> {
+        let access = self.access.enter(&mut head.headers, &peer)?;
         method::check(&head.method)?;
         let (path, query) = self.target(&head)?;
         self.sizes.check(&head.headers, body)?;
@@ -260,6 +264,7 @@ impl Admission {
         let cookies = self.carriage(credential.as_ref(), &mut fields);
         let route = self.routes.classify(&path, query.as_deref());
         let partition = self.keys.partition(credential.as_ref());
+        access.check_credential(&self.keys, partition)?;
         let mut admitted = AdmittedRequest {
             id,
             method: head.method,
@@ -276,7 +281,7 @@ impl Admission {
             cookies,
             interim: peer.interim,
         };
-        admitted.eligibility = self.eligibility(&admitted);
+        admitted.eligibility = self.eligibility_of(&admitted);
         Ok(admitted)
     }
 
@@ -334,75 +339,6 @@ impl Admission {
             (Cookies::Strip, None) | (Cookies::Pass, _) => CookieCarriage::Carried,
         }
     }
-
-    /// Says whether the cache may answer, in the order in which the reasons are worth telling.
-    fn eligibility(&self, request: &AdmittedRequest) -> Eligibility {
-        let is_head = request.method == Method::HEAD;
-        if request.method != Method::GET && !is_head {
-            return Eligibility::Forward(ForwardReason::Method);
-        }
-        let wants_part = request.fields.contains_key(header::RANGE);
-        let barrier = route_barrier(request).or_else(|| self.credential_barrier(request)).or_else(|| {
-            let carries = |name: &HeaderName| request.fields.contains_key(name);
-            if carries(&header::COOKIE) {
-                Some(ForwardReason::Cookie)
-            } else if request.body != BodyFraming::Absent {
-                Some(ForwardReason::RequestBody)
-            } else if carries(&REPLAY_REQUEST)
-                || (wants_part && (carries(&header::IF_MATCH) || carries(&header::IF_UNMODIFIED_SINCE)))
-            {
-                // A cache leaves these conditions to upstream, so it cannot answer a part that depends on them.
-                Some(ForwardReason::UncacheableField)
-            } else {
-                None
-            }
-        });
-        match barrier {
-            Some(reason) => Eligibility::Forward(reason),
-            None if is_head || wants_part => Eligibility::ReuseOnly,
-            None => Eligibility::Cacheable,
-        }
-    }
-
-    fn credential_barrier(&self, request: &AdmittedRequest) -> Option<ForwardReason> {
-        match request.credential.as_ref().map(Credential::kind) {
-            Some(CredentialKind::Unknown) => Some(ForwardReason::UnknownScheme),
-            Some(
-                CredentialKind::UserToken
-                | CredentialKind::OauthToken
-                | CredentialKind::IntegrationToken
-                | CredentialKind::OrganizationToken
-                | CredentialKind::LegacyToken
-                | CredentialKind::ApiKey
-                | CredentialKind::Dsn,
-            ) => None,
-            None => match self.anonymous {
-                AnonymousRequests::Cached => None,
-                AnonymousRequests::Forwarded => Some(ForwardReason::NoCredential),
-            },
-        }
-    }
-}
-
-fn route_barrier(request: &AdmittedRequest) -> Option<ForwardReason> {
-    match request.route.policy {
-        RoutePolicy::Never => Some(ForwardReason::RouteNever),
-        RoutePolicy::Class { .. } => None,
-        RoutePolicy::Unmatched => {
-            (!request.path.starts_with(ORGANIZATIONS)).then_some(ForwardReason::PassThrough)
-        }
-    }
-}
-
-/// Takes the credential out of the fields.
-fn take_credential(fields: &mut HeaderMap) -> Result<Option<Credential>, Refusal> {
-    if fields.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
-        return Err(Refusal::new(
-            RefusalReason::BadCredential,
-            "The request carries more than one Authorization field.",
-        ));
-    }
-    Ok(fields.remove(header::AUTHORIZATION).and_then(Credential::from_field))
 }
 
 #[cfg(test)]

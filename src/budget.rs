@@ -37,7 +37,7 @@ use crate::budget::route_state::Charge;
 use crate::budget::scheduler::{Affected, Entry, Scheduler};
 use crate::clock::Clock;
 use crate::config::budget::BudgetConfig;
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 
 pub mod account;
 pub mod ask;

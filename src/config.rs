@@ -16,6 +16,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use crate::config::access::AccessConfig;
 use crate::config::budget::BudgetConfig;
 use crate::config::cache::CacheConfig;
 use crate::config::listen::ListenConfig;
@@ -23,6 +24,7 @@ use crate::config::log::LogConfig;
 use crate::config::traces::TracesConfig;
 use crate::config::webhooks::WebhooksConfig;
 
+pub mod access;
 pub mod budget;
 pub mod cache;
 pub mod control;
@@ -54,6 +56,8 @@ pub struct Config {
     pub cookies: Cookies,
     /// Where clients reach it, and within which limits.
     pub listen: ListenConfig,
+    /// Who is served at all.
+    pub access: AccessConfig,
     /// The listener for operators.
     pub admin: AdminConfig,
     /// Whether Sentry may say what has changed, and where.

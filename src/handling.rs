@@ -9,12 +9,14 @@
 //! [RFC 9211]: https://www.rfc-editor.org/rfc/rfc9211
 //! [RFC 8941]: https://www.rfc-editor.org/rfc/rfc8941#section-3.3.4
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
 
 pub mod bearing;
+pub mod hold;
 
 /// What the proxy does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,59 +194,6 @@ impl fmt::Display for ForwardReason {
     }
 }
 
-/// Why a request waits before it is sent upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Hold {
-    /// Nothing is known of Sentry's limit yet: the first answer will tell.
-    Learning,
-    /// Sentry's window is used up.
-    Window,
-    /// As many requests are under way as Sentry allows at a time.
-    Concurrency,
-    /// A 429 has closed the limit, or the route.
-    Gate,
-    /// Upstream, or this route of it, has failed again and again.
-    Breaker,
-    /// Our own cap on requests at a time is reached.
-    Capacity,
-    /// Our own cap on requests per second is reached.
-    Rate,
-}
-
-impl Hold {
-    /// Every hold, for tables and metrics.
-    pub const ALL: [Self; 7] = [
-        Self::Learning,
-        Self::Window,
-        Self::Concurrency,
-        Self::Gate,
-        Self::Breaker,
-        Self::Capacity,
-        Self::Rate,
-    ];
-
-    /// Returns whether Sentry would refuse what is sent all the same.
-    pub const fn averts_refusal(self) -> bool {
-        match self {
-            Self::Window | Self::Concurrency | Self::Gate => true,
-            Self::Learning | Self::Breaker | Self::Capacity | Self::Rate => false,
-        }
-    }
-
-    /// Returns the one spelling of the hold.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Learning => "learning",
-            Self::Window => "window",
-            Self::Concurrency => "concurrency",
-            Self::Gate => "gate",
-            Self::Breaker => "breaker",
-            Self::Capacity => "capacity",
-            Self::Rate => "rate",
-        }
-    }
-}
-
 /// Why the proxy answers a request itself, with an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RefusalReason {
@@ -256,6 +205,12 @@ pub enum RefusalReason {
     BadAuthority,
     /// The request carries more than one credential.
     BadCredential,
+    /// The client's address lies in none of `access.networks`.
+    NetworkNotServed,
+    /// The request does not carry the deployment's shared secret.
+    SharedSecret,
+    /// The request's credential is none of `access.credentials`.
+    CredentialNotServed,
     /// The method is one that a reverse proxy does not forward.
     MethodNotAllowed,
     /// The request target is longer than `listen.max_target_bytes`.
@@ -292,11 +247,14 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::UnknownPath,
         Self::UnsafePath,
         Self::BadAuthority,
         Self::BadCredential,
+        Self::NetworkNotServed,
+        Self::SharedSecret,
+        Self::CredentialNotServed,
         Self::MethodNotAllowed,
         Self::TargetTooLong,
         Self::HeadTooLarge,
@@ -321,6 +279,9 @@ impl RefusalReason {
             Self::UnsafePath => "unsafe-path",
             Self::BadAuthority => "bad-authority",
             Self::BadCredential => "bad-credential",
+            Self::NetworkNotServed => "network-not-served",
+            Self::SharedSecret => "shared-secret",
+            Self::CredentialNotServed => "credential-not-served",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::TargetTooLong => "target-too-long",
             Self::HeadTooLarge => "head-too-large",
@@ -347,6 +308,7 @@ impl RefusalReason {
             Self::UnsafePath | Self::BadAuthority | Self::BadCredential | Self::BadRequestBody => {
                 StatusCode::BAD_REQUEST
             }
+            Self::NetworkNotServed | Self::SharedSecret | Self::CredentialNotServed => StatusCode::FORBIDDEN,
             Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -376,7 +338,7 @@ pub struct Refusal {
     /// Why.
     pub reason: RefusalReason,
     /// One sentence for the client; never the cause's own words, never a secret.
-    pub detail: &'static str,
+    pub detail: Cow<'static, str>,
     /// When to come again, where that is known.
     pub retry_after: Option<Duration>,
 }
@@ -384,12 +346,12 @@ pub struct Refusal {
 impl Refusal {
     /// Returns a refusal.
     pub const fn new(reason: RefusalReason, detail: &'static str) -> Self {
-        Self { reason, detail, retry_after: None }
+        Self { reason, detail: Cow::Borrowed(detail), retry_after: None }
     }
 
     /// Returns the same refusal, and when to come again.
     #[must_use]
-    pub const fn until(self, retry_after: Duration) -> Self {
+    pub fn until(self, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..self }
     }
 }

@@ -20,8 +20,18 @@ use crate::logging::control::LogControl;
 use crate::proxy::Proxy;
 
 /// Keys that take effect at once; any other one needs a restart.
-const AT_ONCE: [&str; 5] =
-    ["log.level", "log.requests", "log.hit_sample_rate", "log.paths", "log.max_per_second"];
+const AT_ONCE: [&str; 10] = [
+    "access.networks",
+    "access.credentials",
+    "access.shared_secret",
+    "access.shared_secret_file",
+    "access.shared_secret_header",
+    "log.level",
+    "log.requests",
+    "log.hit_sample_rate",
+    "log.paths",
+    "log.max_per_second",
+];
 
 /// Where a configuration is read anew, and when; clones are the same.
 #[derive(Clone)]
@@ -102,6 +112,8 @@ impl Reloader {
     fn apply(&mut self, config: &Config) {
         self.log.apply(&config.log);
         self.proxy.lines().apply(&config.log);
+        self.proxy.access().apply(&config.access);
+        self.running.access = config.access.clone();
         self.running.log = LogConfig { format: self.running.log.format, ..config.log };
     }
 

@@ -702,6 +702,7 @@ pub(crate) mod tests {
             }
         }
         assert!(listening.measures("sentrybox_connections_ended_total{cause=\"made-room\"} 2"));
+        assert!(listening.measures("sentrybox_connections_total{listener=\"clients\"} 3"));
         listening.end().await;
     }
 

@@ -13,8 +13,8 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 
+use crate::admission::client::{Client, Networks};
 use crate::config::Config;
-use crate::config::listen::Neighbour;
 use crate::handling::{Refusal, RefusalReason};
 use crate::headers;
 use crate::peer::{Channel, Peer};
@@ -44,7 +44,7 @@ impl PublicBase {
 #[derive(Debug)]
 pub struct Bases {
     configured: Option<PublicBase>,
-    trusted_proxies: Vec<Neighbour>,
+    trusted_proxies: Networks,
 }
 
 impl Bases {
@@ -53,7 +53,7 @@ impl Bases {
         let public_url = config.public_url.trim_end_matches('/');
         Self {
             configured: (!public_url.is_empty()).then(|| PublicBase(Arc::from(public_url))),
-            trusted_proxies: config.listen.trusted_proxies.clone(),
+            trusted_proxies: Networks::new(&config.listen.trusted_proxies),
         }
     }
 
@@ -66,7 +66,7 @@ impl Bases {
         if let Some(base) = &self.configured {
             return Ok(base.clone());
         }
-        let forwarded = if self.trusted_proxies.iter().any(|proxy| proxy.includes(peer.ip())) {
+        let forwarded = if self.trusted_proxies.contain(Client::connected(peer)) {
             Forwarded::read(&head.headers)
         } else {
             Forwarded::default()
@@ -247,6 +247,13 @@ mod tests {
         assert_eq!(base(&bases("", &[]), &fields).as_deref(), Some("http://a.example"));
         assert_eq!(base(&bases("", &["192.168.0.0/16"]), &fields).as_deref(), Some("http://a.example"));
         assert_eq!(base(&bases("", &["10.0.0.0/8"]), &fields).as_deref(), Some("https://b.example"));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_known_by_its_address_although_the_listener_shows_it_as_ipv6() {
+        let head = head(Version::HTTP_11, "/", &[("host", "a.example"), ("x-forwarded-host", "b.example")]);
+        let base = bases("", &["10.0.0.0/8"]).of(&head, &Peer::new("[::ffff:10.1.2.3]:7".parse().unwrap()));
+        assert_eq!(base.unwrap().as_str(), "http://b.example");
     }
 
     #[test]

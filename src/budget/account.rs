@@ -17,7 +17,7 @@ use crate::budget::limit_fields::{LimitFields, Stated};
 use crate::budget::meter::Meter;
 use crate::budget::observation::{Limits, Moment, Observation, Verdict};
 use crate::budget::route_state::{Charge, Counted, RouteLimit, RouteState};
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 use crate::pressure::Pressure;
 use crate::routes::RouteLabel;
 

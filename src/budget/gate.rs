@@ -9,7 +9,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 
 /// Failures in a row that close it.
 const RUN: u32 = 5;

@@ -9,7 +9,7 @@ use http::Method;
 
 use crate::budget::limit_fields::LimitFields;
 use crate::credential::BudgetIdentity;
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 use crate::routes::RouteLabel;
 
 /// One limit of one caller.

@@ -14,7 +14,7 @@ use crate::budget::gate::{Errand, Gate, Passage};
 use crate::budget::learning::Learning;
 use crate::budget::limit_fields::{LimitFields, Stated};
 use crate::budget::observation::{LONGEST_WINDOW, Limits, Moment, Observation, Outcome, Verdict};
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 use crate::pressure::Pressure;
 
 /// Most losses that are kept in mind; with more, the oldest are taken not to have been counted.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::budget::gate::GateState;
 use crate::budget::limit_fields::LimitFields;
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 use crate::pressure::Pressure;
 
 /// Windows that end later than this are none.

@@ -18,7 +18,7 @@ use crate::budget::ask::{Ask, Load, Payer};
 use crate::budget::limit_fields::LimitFields;
 use crate::budget::observation::{Observation, Outcome};
 use crate::budget::route_state::Charge;
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 
 /// How long something whose pace is a client's may hold a permit.
 const CLIENT_PACE: Duration = Duration::from_secs(10);

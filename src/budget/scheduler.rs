@@ -23,7 +23,7 @@ use crate::budget::observation::{
 use crate::budget::route_state::Charge;
 use crate::budget::upstream_state::{Caps, Failure, UpstreamState};
 use crate::config::budget::BudgetConfig;
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 use crate::pressure::Pressure;
 use crate::routes::RouteLabel;
 

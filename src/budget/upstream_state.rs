@@ -14,7 +14,7 @@ use crate::budget::learning::SILENT_ANSWERS;
 use crate::budget::observation::{Limits, Moment, Observation, Outcome, Outlook};
 use crate::budget::upstream_clock::UpstreamClock;
 use crate::config::budget::BudgetConfig;
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 
 /// The operator's caps, for each upstream.
 #[derive(Debug, Clone, Copy)]

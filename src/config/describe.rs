@@ -89,6 +89,7 @@ pub fn found_text(text: &str) -> String {
 fn is_secret(key: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or(key);
     key.starts_with("budget.aliases.")
+        || key.starts_with("access.credentials")
         || key.starts_with("traces.headers")
         || ["secret", "token", "password"].iter().any(|word| name.contains(word))
 }
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_token_in_the_place_of_its_fingerprint_is_not_repeated() {
-        for key in ["budget.aliases.alice", "budget.aliases.alice.0"] {
+        for key in ["budget.aliases.alice", "budget.aliases.alice.0", "access.credentials.0"] {
             assert_eq!(found(key, &Value::from("sntryu_canary")), "");
         }
     }

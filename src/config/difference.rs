@@ -8,11 +8,12 @@ use toml::Value;
 use crate::config::{Config, Secret};
 
 /// Every secret, and its key. They look all alike once they are serialized.
-const SECRETS: [(&str, Select); 4] = [
+const SECRETS: [(&str, Select); 5] = [
     ("secret", |config| &config.secret),
     ("admin.token", |config| &config.admin.token),
     ("webhooks.secret", |config| &config.webhooks.secret),
     ("traces.headers", |config| &config.traces.headers),
+    ("access.shared_secret", |config| &config.access.shared_secret),
 ];
 
 type Select = fn(&Config) -> &Secret;

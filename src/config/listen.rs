@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -18,6 +18,9 @@ use crate::config::size;
 
 /// Longest path of a Unix domain socket, in bytes: what Linux takes, less a little for the name under which it is made.
 const LONGEST_PATH: usize = 80;
+
+/// Length of what comes before an IPv4 address that is written as IPv6, in bits.
+const MAPPED_PREFIX: u8 = 96;
 
 /// Where clients reach the proxy, and within which limits.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -185,7 +188,9 @@ impl FromStr for Neighbour {
         if text == "unix" {
             return Ok(Self::Unix);
         }
-        text.parse().map(Self::Network).map_err(|_| "a network such as \"10.0.0.0/8\", or \"unix\"")
+        text.parse()
+            .map(|network| Self::Network(canonical(network)))
+            .map_err(|_| "a network such as \"10.0.0.0/8\", or \"unix\"")
     }
 }
 
@@ -207,6 +212,15 @@ impl<'de> Deserialize<'de> for Neighbour {
 impl Serialize for Neighbour {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// Returns a network of IPv4 that is written as IPv6 as what it is.
+fn canonical(network: IpNet) -> IpNet {
+    let prefix = network.prefix_len().checked_sub(MAPPED_PREFIX);
+    match (network.addr().to_canonical(), prefix) {
+        (IpAddr::V4(address), Some(prefix)) => Ipv4Net::new(address, prefix).map_or(network, IpNet::V4),
+        (IpAddr::V4(_) | IpAddr::V6(_), _) => network,
     }
 }
 

@@ -162,7 +162,10 @@ fn harmless(path: &[String], kind: &Kind) -> Option<Value> {
             Some(Value::from(Dict::from(rule)))
         }
         (["cache", "rules", _, "route"], _) => Some(Value::from(ROUTE)),
-        (["listen", "trusted_proxies", _], _) => Some(Value::from("127.0.0.1/32")),
+        (["listen", "trusted_proxies", _] | ["access", "networks", _], _) => {
+            Some(Value::from("127.0.0.1/32"))
+        }
+        (["access", "credentials", _], _) => Some(Value::from("0000000000000000")),
         (["listen", "also", _], _) => Some(Value::from("unix:/nonexistent")),
         (["upstream", "link_hosts", _], _) => Some(Value::from("sentry.io")),
         (_, _) => None,
@@ -175,6 +178,7 @@ fn read_secret_files(config: &mut Config) -> Vec<Finding> {
     let token = read_secret(&mut config.admin.token, &config.admin.token_file);
     let webhooks = read_secret(&mut config.webhooks.secret, &config.webhooks.secret_file);
     let headers = read_secret(&mut config.traces.headers, &config.traces.headers_file);
+    let shared = read_secret(&mut config.access.shared_secret, &config.access.shared_secret_file);
     let finding = |result: Result<(), String>, key: &str, other: &str| {
         result.err().map(|expected| Finding::of(&[key, other], expected))
     };
@@ -183,6 +187,7 @@ fn read_secret_files(config: &mut Config) -> Vec<Finding> {
         finding(token, "admin.token_file", "admin.token"),
         finding(webhooks, "webhooks.secret_file", "webhooks.secret"),
         finding(headers, "traces.headers_file", "traces.headers"),
+        finding(shared, "access.shared_secret_file", "access.shared_secret"),
     ];
     findings.into_iter().flatten().collect()
 }

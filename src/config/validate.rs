@@ -17,7 +17,7 @@ use crate::config::{Config, Routing, UpstreamConfig};
 pub mod listeners;
 
 /// Shortest secret, in characters.
-const MIN_SECRET: usize = 32;
+pub const MIN_SECRET: usize = 32;
 /// Shortest token of the admin listener, in characters.
 const MIN_TOKEN: usize = 16;
 /// Shortest secret of webhooks, in characters. Sentry's own have 64.
@@ -56,6 +56,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     secrets(config, &mut findings);
     aliases(config, &mut findings);
+    findings.extend(config.access.findings(&config.secret));
     urls(config, &mut findings);
     listeners::find(config, &mut findings);
     durations(config, &mut findings);
@@ -139,7 +140,7 @@ fn aliases(config: &Config, findings: &mut Vec<Finding>) {
         }
         for (index, fingerprint) in fingerprints.iter().enumerate() {
             let key = format!("budget.aliases.{name}.{index}");
-            let is_one = fingerprint.len() == 16 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_one = is_fingerprint(fingerprint);
             let former = is_one.then(|| seen.insert(fingerprint.to_ascii_lowercase(), name)).flatten();
             let expected = match (is_one, former) {
                 (true, None) => continue,
@@ -153,6 +154,11 @@ fn aliases(config: &Config, findings: &mut Vec<Finding>) {
             findings.push(Finding::of(&[&key], expected));
         }
     }
+}
+
+/// Returns whether a text has the shape of a fingerprint.
+pub fn is_fingerprint(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn urls(config: &Config, findings: &mut Vec<Finding>) {

@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 use crate::metrics::budget_levels::{LevelGauges, ReadLevels};
 use crate::metrics::closed::{ClosedLabel, PerValue};
 

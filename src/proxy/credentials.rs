@@ -21,6 +21,7 @@ use http::{Method, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time;
 
+use crate::admission::access::Access;
 use crate::admission::{AdmittedRequest, BodyFraming};
 use crate::cache::directives::Asking;
 use crate::cache::freshness::Decision;
@@ -330,6 +331,11 @@ impl Proxy {
                 );
             }
         }
+    }
+
+    /// Returns who is served at all.
+    pub fn access(&self) -> &Access {
+        self.0.admission.access()
     }
 
     /// Returns what people may see of a request's credential.

@@ -14,7 +14,8 @@ use crate::cache::key::CacheKey;
 use crate::cache::single_flight::Boarding;
 use crate::cache::stored_response::StoredResponse;
 use crate::cache::terms::Trouble;
-use crate::handling::{Hold, Refusal, RefusalReason};
+use crate::handling::hold::Hold;
+use crate::handling::{Refusal, RefusalReason};
 use crate::proxy::body::ReplyBody;
 use crate::proxy::provenance::is_absence;
 use crate::traces::Trace;
@@ -109,12 +110,12 @@ pub enum ForwardFailure {
 
 impl ForwardFailure {
     /// Returns what the failure means for a stale response that could stand in.
-    pub const fn trouble(self) -> Trouble {
+    pub fn trouble(self) -> Trouble {
         trouble_of(self.refusal().reason)
     }
 
     /// Returns the refusal that a client gets.
-    pub const fn refusal(self) -> Refusal {
+    pub fn refusal(self) -> Refusal {
         match self {
             Self::NotSent(refused) | Self::Postponed(refused) => refusal_of(refused),
             Self::Lost => Refusal::new(RefusalReason::InternalError, "The request's work was lost."),
@@ -136,7 +137,7 @@ impl ForwardFailure {
 }
 
 /// Returns the refusal of a request that may not be sent, in the words of Sentry's own.
-const fn refusal_of(refused: Refused) -> Refusal {
+fn refusal_of(refused: Refused) -> Refusal {
     let (reason, detail) = match refused.hold {
         Hold::Learning => (
             RefusalReason::LimitReached,
@@ -168,6 +169,9 @@ pub const fn trouble_of(reason: RefusalReason) -> Trouble {
         | RefusalReason::UnsafePath
         | RefusalReason::BadAuthority
         | RefusalReason::BadCredential
+        | RefusalReason::NetworkNotServed
+        | RefusalReason::SharedSecret
+        | RefusalReason::CredentialNotServed
         | RefusalReason::MethodNotAllowed
         | RefusalReason::TargetTooLong
         | RefusalReason::HeadTooLarge

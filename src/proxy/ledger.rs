@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::admission::AdmittedRequest;
 use crate::credential::{CredentialPartition, Fingerprint};
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 use crate::proxy::credentials::Credentials;
 use crate::proxy::{Proxy, Rooms};
 

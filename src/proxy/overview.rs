@@ -12,7 +12,7 @@ use http::Method;
 use crate::budget::levels::CallerLimit;
 use crate::budget::limit_fields::LimitFields;
 use crate::cache::store::holdings::Holding;
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 use crate::proxy::Proxy;
 use crate::routes::RouteLabel;
 

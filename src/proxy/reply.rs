@@ -78,7 +78,7 @@ pub enum Source {
 impl Reply {
     /// Makes the answer to a refused request, in the shape of Sentry's errors.
     pub fn refusal(refusal: &Refusal) -> Self {
-        let mut response = Response::new(detail(refusal.detail));
+        let mut response = Response::new(detail(&refusal.detail));
         *response.status_mut() = refusal.reason.status();
         let fields = response.headers_mut();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -10,7 +10,8 @@ use http::{Method, StatusCode};
 use opentelemetry::{KeyValue, Value};
 
 use crate::credential::Fingerprint;
-use crate::handling::{Handling, Hold};
+use crate::handling::Handling;
+use crate::handling::hold::Hold;
 use crate::routes::RouteLabel;
 
 /// Something that a span says.

@@ -13,7 +13,8 @@ use sentrybox::cache::generations::PurgeDepth;
 use sentrybox::cache::invalidation::selector::Selector;
 use sentrybox::clock::Stopwatch;
 use sentrybox::config::cache::RuleConfig;
-use sentrybox::handling::{ForwardReason, Handling, Hold, RefusalReason};
+use sentrybox::handling::hold::Hold;
+use sentrybox::handling::{ForwardReason, Handling, RefusalReason};
 use sentrybox::metrics::exposition::Exposition;
 use sentrybox::proxy::explaining::explanation::{CredentialStanding, Explanation, Kind, StoredFacts};
 use sentrybox::proxy::explaining::foreseen::{Company, ForwardPlan, Refreshing, Sending, Substitute, Turn};
@@ -122,7 +123,7 @@ async fn every_refusal_is_foreseen_that_can_be_known_beforehand() {
             known += 1;
         }
     }
-    assert_eq!(known, 12);
+    assert_eq!(known, 15);
 }
 
 /// Returns the plan of a forward.

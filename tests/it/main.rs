@@ -5,6 +5,7 @@
     reason = "clippy knows `#[test]` functions as tests, but not the helpers beside them"
 )]
 
+mod access;
 mod collapsing;
 mod conditionals;
 mod credentials;

@@ -348,7 +348,7 @@ mod tests {
                 method: http::Method::GET,
                 routes: vec![route.clone()],
                 limit,
-                closed: Some((Duration::from_secs(9), crate::handling::Hold::Gate)),
+                closed: Some((Duration::from_secs(9), crate::handling::hold::Hold::Gate)),
                 waiting: 2,
             }],
             stored: BTreeMap::from([(route, Holding { responses: 1_500, bytes: 3 * 1024 * 1024 })]),
@@ -398,7 +398,7 @@ mod tests {
         {
             let budget = &mut scene.budgets[0];
             budget.limit.remaining = Some(remaining);
-            budget.closed = closed.then_some((Duration::from_secs(9), crate::handling::Hold::Gate));
+            budget.closed = closed.then_some((Duration::from_secs(9), crate::handling::hold::Hold::Gate));
             let written = scene.budgets();
             assert!(written.contains(&format!("<li class=\"{class}\">")), "{written}");
         }

@@ -10,7 +10,7 @@ use crate::budget::limit_fields::LimitFields;
 use crate::budget::meter::Meter;
 use crate::budget::observation::Moment;
 use crate::budget::route_state::{RouteLimit, RouteState};
-use crate::handling::Hold;
+use crate::handling::hold::Hold;
 use crate::metrics::budget_levels::ClosedGates;
 use crate::pressure::Pressure;
 use crate::routes::RouteLabel;

@@ -33,7 +33,11 @@ impl Explanation {
     /// Says that a request would not get past the door.
     pub fn at_the_door(method: String, target: String, refusal: &Refusal) -> Self {
         let handling = Handling::Refuse(refusal.reason);
-        let now = Foreseen::new(handling, CacheStatus::refused(refusal.reason), refusal.detail.to_owned());
+        let now = Foreseen::new(
+            handling,
+            CacheStatus::refused(refusal.reason),
+            refusal.detail.clone().into_owned(),
+        );
         Self { method, target, now, subject: None }
     }
 
@@ -300,7 +304,7 @@ impl ClosedGate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handling::Hold;
+    use crate::handling::hold::Hold;
 
     #[test]
     fn a_gate_is_told_unless_it_is_open() {

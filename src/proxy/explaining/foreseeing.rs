@@ -62,7 +62,7 @@ impl Proxy {
             Decision::OnlyIfCached => Foreseen::new(
                 Handling::Refuse(RefusalReason::OnlyIfCached),
                 CacheStatus::refused(RefusalReason::OnlyIfCached),
-                NOTHING_STORED.detail.to_owned(),
+                NOTHING_STORED.detail.into_owned(),
             ),
         }
     }

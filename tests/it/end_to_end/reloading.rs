@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::end_to_end::{LIST, OWNER, Stage, until};
+use crate::end_to_end::{LIST, OTHER as OTHER_OWNER, OWNER, Stage, until};
 use crate::support::http::{request, send};
 
 /// A file some of which holds at once.
@@ -172,5 +172,49 @@ async fn a_file_that_is_gone_is_a_wrong_one() {
     case.stage.binary.hang_up();
     case.measures(&["sentrybox_config_generation 1", "sentrybox_config_last_reload_successful 0"]).await;
     assert!(Path::new(case.line("configuration problem").await["source"].as_str().unwrap()) == case.file());
+    case.stage.close().await;
+}
+
+/// The secret under which fingerprints are told here.
+const SECRET: &str = "secret = \"canary, canary, canary, canary, canary\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_is_no_longer_listed_is_refused_with_the_next_request() {
+    let shut = |fingerprint: &str| format!("{SECRET}[access]\ncredentials = [\"{fingerprint}\"]");
+    let case = Case::begin(&shut("0123456789abcdef")).await;
+    let refused = case.stage.get(LIST, OWNER).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    // What it is told to hand to its operator is what its operator needs.
+    let (_, after) = refused.text().split_once("its fingerprint is ").unwrap();
+    let fingerprint = after.get(..16).unwrap().to_owned();
+    case.reload(&shut(&fingerprint));
+    case.measures(&["sentrybox_config_generation 2"]).await;
+    assert_eq!(case.line("configuration reloaded").await["applied"], "access.credentials");
+    for _ in 0..2 {
+        assert_eq!(case.stage.get(LIST, OWNER).await.status, StatusCode::OK);
+    }
+    assert_eq!(case.stage.get(LIST, OTHER_OWNER).await.status, StatusCode::FORBIDDEN);
+    case.reload(&shut("0123456789abcdef"));
+    case.measures(&["sentrybox_config_generation 3"]).await;
+    assert_eq!(case.stage.get(LIST, OWNER).await.status, StatusCode::FORBIDDEN, "although it is fresh");
+    case.stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_secret_in_a_file_of_its_own_is_read_anew() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("shared");
+    fs::write(&file, "canary-canary-one\n").unwrap();
+    let text = format!("[access]\nshared_secret_file = {file:?}\nshared_secret_header = \"X-Gate\"");
+    let case = Case::begin(&text).await;
+    let status = async |shared: &str| case.stage.get(LIST, &[OWNER[0], ("x-gate", shared)]).await.status;
+    assert_eq!(status("canary-canary-one").await, StatusCode::OK);
+    fs::write(&file, "canary-canary-two\n").unwrap();
+    case.reload(&text);
+    case.measures(&["sentrybox_config_generation 2"]).await;
+    assert_eq!(case.line("configuration reloaded").await["applied"], "access.shared_secret");
+    assert_eq!(status("canary-canary-one").await, StatusCode::FORBIDDEN);
+    assert_eq!(status("canary-canary-two").await, StatusCode::OK);
+    assert!(!case.stage.binary.output().contains("canary"));
     case.stage.close().await;
 }

@@ -12,7 +12,7 @@ use sentrybox::admission::BodyFraming;
 use sentrybox::cache::generations::PurgeDepth;
 use sentrybox::cache::invalidation::selector::Selector;
 use sentrybox::config::cache::RuleConfig;
-use sentrybox::config::{Config, Cookies};
+use sentrybox::config::{Config, Cookies, Secret};
 use sentrybox::handling::{ForwardReason, Handling, RefusalReason};
 use sentrybox::proxy::explaining::explanation::Explanation;
 use tokio::time::sleep;
@@ -203,6 +203,22 @@ pub(crate) async fn scene_of_refusal(reason: RefusalReason) -> Option<Scene> {
         RefusalReason::BadAuthority => get(PROJECTS, &[("host", "user@box.example")]),
         RefusalReason::BadCredential => {
             get(PROJECTS, &[("authorization", "Bearer sntryu_1"), ("authorization", "Bearer sntryu_2")])
+        }
+        RefusalReason::NetworkNotServed => {
+            let elsewhere = "192.0.2.0/24".parse().unwrap();
+            Some(Scene::projects(House::with(|config| config.access.networks = vec![elsewhere]), &[]))
+        }
+        RefusalReason::SharedSecret => {
+            let secret = Secret::new("canary-canary-canary".to_owned());
+            Some(Scene::projects(House::with(|config| config.access.shared_secret = secret), &[]))
+        }
+        RefusalReason::CredentialNotServed => {
+            let others = vec!["0123456789abcdef".to_owned()];
+            let only_others = |config: &mut Config| {
+                config.secret = Secret::new("canary, canary, canary, canary, canary".to_owned());
+                config.access.credentials = others;
+            };
+            Some(Scene::projects(House::with(only_others), &[]))
         }
         RefusalReason::MethodNotAllowed => {
             Some(Scene::new(House::new(), asking(Method::TRACE, PROJECTS, &[], "")))
