@@ -27,6 +27,7 @@ use crate::cli::purge::{PurgeArguments, PurgeError};
 use crate::config::load::{Flag, Loaded, Sources, load};
 use crate::config::{Config, Problem};
 use crate::logging::{self, LoggingError};
+use crate::reload::ReloadSource;
 use crate::routes;
 use crate::sandbox::demo::{self, DemoError};
 use crate::upstream::environment::ProxyEnvironment;
@@ -270,9 +271,11 @@ fn perform(
     sources: &Sources,
     (input, output): (&mut dyn Read, &mut dyn Write),
 ) -> Result<(), CommandError> {
+    // Looked at before it is read: what changes in between is seen later.
+    let reloads = reloading::source(sources);
     let config = configuration(sources)?;
     match command {
-        Command::Serve => serve(config, sources),
+        Command::Serve => serve(config, sources, reloads),
         Command::Check => {
             // Whatever only shows when the rooms are put together: root certificates of both sides, egress proxies.
             assembly::proxy(&config, &egress(&sources.environment))?;
@@ -330,8 +333,8 @@ fn check(config: &Config, output: &mut dyn Write) -> Result<(), CommandError> {
     Ok(output.flush()?)
 }
 
-fn serve(config: Config, sources: &Sources) -> Result<(), CommandError> {
-    let controls = Controls { log: logging::init(&config.log)?, reloads: reloading::source(sources) };
+fn serve(config: Config, sources: &Sources, reloads: ReloadSource) -> Result<(), CommandError> {
+    let controls = Controls { log: logging::init(&config.log)?, reloads };
     descriptors::raise_limit(&config);
     until_signal(async |shutdown| {
         runtime::reload_on_hang_up(controls.reloads.clone()).map_err(CommandError::Runtime)?;

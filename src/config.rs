@@ -30,6 +30,7 @@ pub mod cache;
 pub mod control;
 pub mod describe;
 pub mod difference;
+pub mod files;
 pub mod layer;
 pub mod listen;
 pub mod load;
@@ -74,6 +75,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Whether requests are traced, and where their spans go.
     pub traces: TracesConfig,
+    /// When the configuration is read anew.
+    pub reload: ReloadConfig,
     /// How the process ends.
     pub shutdown: ShutdownConfig,
 }
@@ -211,6 +214,15 @@ pub enum Roots {
 pub struct RewriteConfig {
     /// Whether region URLs in bodies point back here.
     pub region_urls: bool,
+}
+
+/// When the configuration is read anew.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadConfig {
+    /// How often its files are looked at; zero means never.
+    #[serde(with = "humantime_serde")]
+    pub poll: Duration,
 }
 
 /// How the process ends.

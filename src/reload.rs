@@ -1,6 +1,6 @@
 //! Reads the configuration anew while the proxy runs, and lets hold what can without a restart.
 //!
-//! A [`ReloadSource`] says when, and reads; the [`Reloader`] compares what was read with what runs. What takes effect at
+//! A [`ReloadSource`] says when, and reads; besides, the files are looked at now and then ([`polling`]). The [`Reloader`] compares what was read with what runs. What takes effect at
 //! once stands in `AT_ONCE`, and `Reloader::apply` brings it there: whoever makes another key reloadable adds to both.
 //!
 //! Invariants: a configuration with a problem changes nothing; reloads happen one after another; keys are told, values
@@ -8,9 +8,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::config::difference::changed_keys;
@@ -18,9 +20,12 @@ use crate::config::log::LogConfig;
 use crate::config::{Config, Problem};
 use crate::logging::control::LogControl;
 use crate::proxy::Proxy;
+use crate::reload::polling::{Reading, Sight, Watch};
+
+pub mod polling;
 
 /// Keys that take effect at once; any other one needs a restart.
-const AT_ONCE: [&str; 10] = [
+const AT_ONCE: [&str; 11] = [
     "access.networks",
     "access.credentials",
     "access.shared_secret",
@@ -31,6 +36,7 @@ const AT_ONCE: [&str; 10] = [
     "log.hit_sample_rate",
     "log.paths",
     "log.max_per_second",
+    "reload.poll",
 ];
 
 /// Where a configuration is read anew, and when; clones are the same.
@@ -38,14 +44,25 @@ const AT_ONCE: [&str; 10] = [
 pub struct ReloadSource {
     wanted: Arc<Notify>,
     load: Arc<Load>,
+    /// How its files are looked at, and what they held at the start; nothing where they are not.
+    look: Option<(Arc<Look>, Reading)>,
 }
 
-type Load = dyn Fn() -> Result<Config, Vec<Problem>> + Send + Sync;
+type Load = dyn Fn() -> Loaded + Send + Sync;
+type Loaded = Result<Config, Vec<Problem>>;
+type Look = dyn Fn() -> Reading + Send + Sync;
 
 impl ReloadSource {
     /// Reads by `load`, which finds everything that is wrong, as `sentrybox check` does.
     pub fn new(load: impl Fn() -> Result<Config, Vec<Problem>> + Send + Sync + 'static) -> Self {
-        Self { wanted: Arc::new(Notify::new()), load: Arc::new(load) }
+        Self { wanted: Arc::new(Notify::new()), load: Arc::new(load), look: None }
+    }
+
+    /// Notices by `look` when there is something new to read. What it shows now is what the process begins with.
+    #[must_use]
+    pub fn watching(self, look: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+        let first = look();
+        Self { look: Some((Arc::new(look), first)), ..self }
     }
 
     /// Reads nothing, ever.
@@ -56,6 +73,23 @@ impl ReloadSource {
     /// Asks for a reload. Several before one has begun are one.
     pub fn request(&self) {
         self.wanted.notify_one();
+    }
+
+    /// Reads, and tells what was there just before. A panic is a rejection.
+    async fn read(&self) -> (Option<Reading>, Loaded) {
+        let (load, look) = (Arc::clone(&self.load), self.looking());
+        let read = spawn_blocking(move || (look.map(|look| look()), load()));
+        read.await.unwrap_or_else(|_panicked| (None, Err(Vec::new())))
+    }
+
+    /// Looks at the files.
+    async fn look(&self) -> Option<Reading> {
+        let look = self.looking()?;
+        spawn_blocking(move || look()).await.ok()
+    }
+
+    fn looking(&self) -> Option<Arc<Look>> {
+        self.look.as_ref().map(|(look, _)| Arc::clone(look))
     }
 }
 
@@ -81,15 +115,40 @@ impl Reloader {
         Self { running, generation: 1, log, proxy }
     }
 
-    /// Reloads whenever that is wanted. Never ends.
+    /// Reloads whenever that is wanted, or there is something new. Never ends.
     pub async fn reload_from(mut self, source: ReloadSource) {
+        let mut watch = Watch::default();
+        if let Some((_, first)) = &source.look {
+            watch.note(first.clone());
+        }
         loop {
-            source.wanted.notified().await;
-            let load = Arc::clone(&source.load);
-            match spawn_blocking(move || load()).await {
-                Ok(Ok(config)) => self.accept(&config),
-                Ok(Err(problems)) => self.reject(&problems),
-                Err(_panicked) => self.reject(&[]),
+            self.until_wanted(&source, &mut watch).await;
+            let (reading, loaded) = source.read().await;
+            if let Some(reading) = reading {
+                watch.note(reading);
+            }
+            match loaded {
+                Ok(config) => self.accept(&config),
+                Err(problems) => self.reject(&problems),
+            }
+        }
+    }
+
+    /// Waits until somebody asks for a reload, or the files hold something new.
+    async fn until_wanted(&self, source: &ReloadSource, watch: &mut Watch) {
+        loop {
+            let pause = watch.pause(self.running.reload.poll).filter(|_| source.look.is_some());
+            tokio::select! {
+                () = source.wanted.notified() => return,
+                () = pause_for(pause) => {}
+            }
+            let Some(reading) = source.look().await else { continue };
+            match watch.look(reading) {
+                Sight::Same | Sight::Unsettled => {}
+                Sight::Changed => return,
+                Sight::Gone(file) => {
+                    warn!(file, "configuration file cannot be read, and nothing has changed");
+                }
             }
         }
     }
@@ -114,6 +173,7 @@ impl Reloader {
         self.proxy.lines().apply(&config.log);
         self.proxy.access().apply(&config.access);
         self.running.access = config.access.clone();
+        self.running.reload = config.reload;
         self.running.log = LogConfig { format: self.running.log.format, ..config.log };
     }
 
@@ -126,6 +186,14 @@ impl Reloader {
     }
 }
 
+/// Waits; without a duration, for ever.
+async fn pause_for(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Returns keys as the log tells them; `None` when there are none.
 fn told(keys: &[String]) -> Option<String> {
     (!keys.is_empty()).then(|| keys.join(" "))
@@ -135,7 +203,6 @@ fn told(keys: &[String]) -> Option<String> {
 mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use tokio::task::yield_now;
 
@@ -217,6 +284,108 @@ mod tests {
             }
             assert_eq!(loads.load(Ordering::SeqCst), count);
         }
+        reloading.abort();
+    }
+
+    /// What the files hold, as a test has it.
+    #[derive(Clone, Default)]
+    struct Files(Arc<Mutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        content: u8,
+        loads: Vec<u8>,
+        looks: usize,
+    }
+
+    impl Files {
+        fn hold(&self, content: u8) {
+            self.0.lock().unwrap().content = content;
+        }
+
+        /// Returns a source that reads these: 0 is gone, even numbers are wrong.
+        fn source(&self) -> ReloadSource {
+            let (loaded, looked) = (self.clone(), self.clone());
+            let load = move || {
+                let mut state = loaded.0.lock().unwrap();
+                let content = state.content;
+                state.loads.push(content);
+                if content % 2 == 0 { Err(Vec::new()) } else { Ok(config()) }
+            };
+            ReloadSource::new(load).watching(move || {
+                let mut state = looked.0.lock().unwrap();
+                state.looks += 1;
+                if state.content == 0 {
+                    Reading::Gone("file".to_owned())
+                } else {
+                    Reading::Whole([state.content; 32])
+                }
+            })
+        }
+
+        /// Returns what was loaded so far.
+        fn loads(&self) -> Vec<u8> {
+            self.0.lock().unwrap().loads.clone()
+        }
+    }
+
+    /// Waits for longer than anything that is due may take.
+    async fn a_while() {
+        sleep(Duration::from_secs(60)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_files_hold_is_loaded_once_whenever_it_has_changed() {
+        let files = Files::default();
+        files.hold(1);
+        let reloading = tokio::spawn(reloader().reload_from(files.source()));
+        for (content, loads) in [
+            (1, &[][..]),
+            (3, &[3]),
+            (4, &[3, 4]),
+            (0, &[3, 4]),
+            (4, &[3, 4]),
+            (3, &[3, 4, 3]),
+            (0, &[3, 4, 3]),
+            (5, &[3, 4, 3, 5]),
+        ] {
+            files.hold(content);
+            a_while().await;
+            assert_eq!(files.loads(), loads, "{content}");
+        }
+        reloading.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_asked_for_is_not_loaded_again_because_it_is_new() {
+        let files = Files::default();
+        files.hold(1);
+        let source = files.source();
+        let reloading = tokio::spawn(reloader().reload_from(source.clone()));
+        files.hold(3);
+        source.request();
+        a_while().await;
+        assert_eq!(files.loads(), [3]);
+        files.hold(0);
+        source.request();
+        a_while().await;
+        assert_eq!(files.loads(), [3, 0]);
+        files.hold(3);
+        a_while().await;
+        assert_eq!(files.loads(), [3, 0, 3], "what was wrong because it was gone is right again");
+        reloading.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_polling_nothing_is_looked_at() {
+        let files = Files::default();
+        files.hold(1);
+        let mut reloader = reloader();
+        reloader.running.reload.poll = Duration::ZERO;
+        let reloading = tokio::spawn(reloader.reload_from(files.source()));
+        files.hold(3);
+        a_while().await;
+        assert_eq!((files.loads().len(), files.0.lock().unwrap().looks), (0, 1));
         reloading.abort();
     }
 

@@ -3,16 +3,24 @@
 //! Invariant: the sources are those of the start: the same file, flags and environment.
 //! Not here: when (`cli::runtime`), what follows (`reload`).
 
+use std::fs;
+
 use crate::assembly;
 use crate::cli;
-use crate::config::load::{Sources, load};
+use crate::config::load::{Sources, files, load};
 use crate::config::{Config, Problem};
 use crate::reload::ReloadSource;
+use crate::reload::polling::Reading;
 
 /// Returns where a process that was started with these sources reads its configuration anew.
 pub fn source(sources: &Sources) -> ReloadSource {
-    let sources = sources.clone();
-    ReloadSource::new(move || read(&sources))
+    let (watched, sources) = (sources.clone(), sources.clone());
+    ReloadSource::new(move || read(&sources)).watching(move || look(&watched))
+}
+
+/// Looks at what the files hold.
+fn look(sources: &Sources) -> Reading {
+    Reading::of(&files(sources), |file| fs::read(file))
 }
 
 fn read(sources: &Sources) -> Result<Config, Vec<Problem>> {
@@ -30,7 +38,6 @@ fn read(sources: &Sources) -> Result<Config, Vec<Problem>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::path::Path;
 
     use super::*;
@@ -69,5 +76,76 @@ mod tests {
         }
         fs::remove_file(&file).unwrap();
         assert_eq!(read(&sources(&file)).unwrap_err().len(), 1);
+    }
+
+    /// A folder of a configuration, as Kubernetes mounts it: names that lead through `..data` to the present version's folder.
+    struct Mount(tempfile::TempDir);
+
+    impl Mount {
+        fn new() -> Self {
+            let mount = Self(tempfile::tempdir().unwrap());
+            mount.swap("one", "[log]\nlevel = \"info\"");
+            std::os::unix::fs::symlink("..data/sentrybox.toml", mount.file()).unwrap();
+            mount
+        }
+
+        fn file(&self) -> std::path::PathBuf {
+            self.0.path().join("sentrybox.toml")
+        }
+
+        fn swap(&self, version: &str, text: &str) {
+            let folder = self.0.path().join(version);
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("sentrybox.toml"), text).unwrap();
+            let (link, new) = (self.0.path().join("..data"), self.0.path().join("..data_tmp"));
+            std::os::unix::fs::symlink(version, &new).unwrap();
+            fs::rename(new, link).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_link_that_leads_elsewhere_an_edit_and_a_rename_are_seen_alike() {
+        let mount = Mount::new();
+        let sources = sources(&mount.file());
+        let seen = || look(&sources);
+        let one = seen();
+        assert!(matches!(one, Reading::Whole(_)), "{one:?}");
+        mount.swap("two", "[log]\nlevel = \"info\"");
+        assert_eq!(seen(), one, "the same content under another folder is the same");
+        mount.swap("three", "[log]\nlevel = \"debug\"");
+        let three = seen();
+        assert_ne!(three, one);
+        fs::write(mount.file(), "[log]\nlevel = \"warn\"").unwrap();
+        let edited = seen();
+        assert_ne!(edited, three);
+        let new = mount.0.path().join("new");
+        fs::write(&new, "[log]\nlevel = \"info\"").unwrap();
+        fs::rename(new, mount.file()).unwrap();
+        assert_eq!(seen(), one, "and back to what it was");
+        fs::remove_file(mount.file()).unwrap();
+        assert_eq!(seen(), Reading::Gone(mount.file().display().to_string()));
+    }
+
+    #[test]
+    fn the_files_of_secrets_belong_to_it_wherever_they_are_named_and_however_wrong_the_rest_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (file, shared, token) = (path("sentrybox.toml"), path("shared"), path("token"));
+        for secret in [&shared, &token] {
+            fs::write(secret, "one").unwrap();
+        }
+        fs::write(&file, format!("[access]\nshared_secret_file = {shared:?}\nnetworks = 7")).unwrap();
+        let variable = ("SENTRYBOX_ADMIN__TOKEN_FILE".into(), token.clone().into());
+        let sources = Sources { environment: vec![variable], ..sources(&file) };
+        let mut readings = vec![look(&sources)];
+        for secret in [&shared, &token] {
+            fs::write(secret, "another").unwrap();
+            assert!(!readings.contains(&look(&sources)), "{secret:?}");
+            readings.push(look(&sources));
+        }
+        fs::remove_file(&shared).unwrap();
+        assert_eq!(look(&sources), Reading::Gone("access.shared_secret_file".to_owned()), "by its key alone");
+        fs::write(&file, "no TOML at all").unwrap();
+        assert!(matches!(look(&sources), Reading::Whole(_)), "what is wrong is read, and rejected");
     }
 }

@@ -15,9 +15,10 @@ use figment::Figment;
 use figment::error::Kind;
 use figment::value::{Dict, Value};
 
+use crate::config::files::{ConfigurationFile, read_secret_files, secret_files};
 use crate::config::layer::{self, Layer};
 use crate::config::validate::{self, Finding};
-use crate::config::{Config, Problem, Secret, describe, shape};
+use crate::config::{Config, Problem, describe, shape};
 
 /// Most problems that are looked for.
 const MAX_PROBLEMS: usize = 200;
@@ -98,6 +99,19 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Problem>> {
     if problems.is_empty() { Ok(Loaded { config, origins }) } else { Err(problems) }
 }
 
+/// Returns every file that the configuration is made of, as far as what can be read of it tells.
+pub fn files(sources: &Sources) -> Vec<ConfigurationFile> {
+    let (known, mut ignored) = (known_tree(), Vec::new());
+    let mut layers = gather(sources, &known, &mut ignored);
+    for layer in layers.iter_mut().skip(1) {
+        shape::prune(layer, &known);
+    }
+    let named = extract(&mut layers, &mut ignored).map(|mut config| secret_files(&mut config));
+    let own = configuration_file(sources)
+        .map(|path| ConfigurationFile { name: path.display().to_string(), path: path.to_owned() });
+    own.into_iter().chain(named.unwrap_or_default()).collect()
+}
+
 /// Returns every key that there is, with a value of the type it takes.
 fn known_tree() -> Value {
     Value::serialize(defaults()).expect("the configuration has the types of the configuration language")
@@ -105,8 +119,7 @@ fn known_tree() -> Value {
 
 /// Returns the layers, the weakest first; the first one is the defaults.
 fn gather(sources: &Sources, known: &Value, problems: &mut Vec<Problem>) -> Vec<Layer> {
-    let configured = layer::configured_file(&sources.environment).map(Path::new);
-    let file = sources.file.as_deref().or(configured).map(Layer::file);
+    let file = configuration_file(sources).map(Layer::file);
     let mut environment: Vec<_> = sources.environment.iter().collect();
     environment.sort();
     let variables = environment.into_iter().filter_map(|pair| Layer::variable(pair, known));
@@ -119,6 +132,12 @@ fn gather(sources: &Sources, known: &Value, problems: &mut Vec<Problem>) -> Vec<
         }
     }
     layers
+}
+
+/// Returns the file that `--config` or the environment names.
+fn configuration_file(sources: &Sources) -> Option<&Path> {
+    let configured = || layer::configured_file(&sources.environment).map(Path::new);
+    sources.file.as_deref().or_else(configured)
 }
 
 /// Merges the layers into a configuration; what has the wrong type is reported and taken out.
@@ -170,45 +189,6 @@ fn harmless(path: &[String], kind: &Kind) -> Option<Value> {
         (["upstream", "link_hosts", _], _) => Some(Value::from("sentry.io")),
         (_, _) => None,
     }
-}
-
-/// Reads the secrets that stand in files of their own.
-fn read_secret_files(config: &mut Config) -> Vec<Finding> {
-    let secret = read_secret(&mut config.secret, &config.secret_file);
-    let token = read_secret(&mut config.admin.token, &config.admin.token_file);
-    let webhooks = read_secret(&mut config.webhooks.secret, &config.webhooks.secret_file);
-    let headers = read_secret(&mut config.traces.headers, &config.traces.headers_file);
-    let shared = read_secret(&mut config.access.shared_secret, &config.access.shared_secret_file);
-    let finding = |result: Result<(), String>, key: &str, other: &str| {
-        result.err().map(|expected| Finding::of(&[key, other], expected))
-    };
-    let findings = [
-        finding(secret, "secret_file", "secret"),
-        finding(token, "admin.token_file", "admin.token"),
-        finding(webhooks, "webhooks.secret_file", "webhooks.secret"),
-        finding(headers, "traces.headers_file", "traces.headers"),
-        finding(shared, "access.shared_secret_file", "access.shared_secret"),
-    ];
-    findings.into_iter().flatten().collect()
-}
-
-/// Reads one secret; the newline at the end of the file is not part of it.
-fn read_secret(secret: &mut Secret, file: &Path) -> Result<(), String> {
-    if file.as_os_str().is_empty() {
-        return Ok(());
-    }
-    if !secret.is_empty() {
-        return Err("expected either the secret itself or a file that holds it, found both".to_owned());
-    }
-    // The path is not repeated: people put the secret itself here by mistake.
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("expected a file that can be read as text: {error}"))?;
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err("expected a file that holds the secret, found an empty one".to_owned());
-    }
-    *secret = Secret::new(text.to_owned());
-    Ok(())
 }
 
 /// Adds the findings, but none about a value that was already reported: its default has taken its place.

@@ -244,6 +244,7 @@ fn durations(config: &Config, findings: &mut Vec<Finding>) {
         ("cache.max_unverified", cache.max_unverified),
         ("cache.rejection_memory", cache.rejection_memory),
         ("budget.max_wait", config.budget.max_wait),
+        ("reload.poll", config.reload.poll),
         ("shutdown.grace", config.shutdown.grace),
     ];
     let all = positive.into_iter().chain(others).map(|(key, duration)| (key.to_owned(), duration));

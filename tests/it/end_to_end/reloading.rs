@@ -218,3 +218,68 @@ async fn a_shared_secret_in_a_file_of_its_own_is_read_anew() {
     assert!(!case.stage.binary.output().contains("canary"));
     case.stage.close().await;
 }
+
+/// Looks often.
+const POLLED: &str = "[reload]\npoll = \"50ms\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_kubernetes_swaps_is_noticed_by_itself() {
+    let mount = TempDir::new().unwrap();
+    let swap = |version: &str, text: &str| {
+        let folder = mount.path().join(version);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("sentrybox.toml"), format!("{POLLED}{text}")).unwrap();
+        std::os::unix::fs::symlink(version, mount.path().join("..data_tmp")).unwrap();
+        fs::rename(mount.path().join("..data_tmp"), mount.path().join("..data")).unwrap();
+    };
+    swap("one", "");
+    let file = mount.path().join("sentrybox.toml");
+    std::os::unix::fs::symlink("..data/sentrybox.toml", &file).unwrap();
+    let stage = Stage::configured(&file).await;
+    assert_eq!(stage.get(LIST, OWNER).await.status, StatusCode::OK);
+    swap("two", "[access]\nnetworks = [\"192.0.2.0/24\"]");
+    until(async || stage.get(LIST, OWNER).await.status == StatusCode::FORBIDDEN).await;
+    swap("three", "");
+    until(async || stage.get(LIST, OWNER).await.status == StatusCode::OK).await;
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_file_is_rejected_once_and_one_that_is_gone_for_a_moment_changes_nothing() {
+    let case = Case::begin(POLLED).await;
+    let write = |text: &str| fs::write(case.file(), format!("{POLLED}{text}")).unwrap();
+    write("[log]\nlevel = \"loud\"");
+    case.measures(&["sentrybox_config_reloads_total{outcome=\"rejected\"} 1"]).await;
+    fs::remove_file(case.file()).unwrap();
+    let line = case.line("configuration file cannot be read, and nothing has changed").await;
+    assert_eq!(line["file"], case.file().to_str().unwrap());
+    write("[log]\nlevel = \"loud\"");
+    // Several looks later:
+    case.get("served").await;
+    write("[log]\nrequests = \"all\"");
+    case.measures(&["sentrybox_config_generation 2"]).await;
+    case.measures(&[
+        "sentrybox_config_reloads_total{outcome=\"rejected\"} 1",
+        "sentrybox_config_reloads_total{outcome=\"accepted\"} 1",
+        "sentrybox_config_last_reload_successful 1",
+    ])
+    .await;
+    assert_eq!(case.stage.binary.output().matches("cannot be read").count(), 1);
+    case.stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_secret_that_is_replaced_is_noticed_by_itself() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("shared");
+    fs::write(&file, "canary-canary-one").unwrap();
+    let case = Case::begin(&format!("{POLLED}[access]\nshared_secret_file = {file:?}")).await;
+    let status =
+        async |shared: &str| case.stage.get(LIST, &[OWNER[0], ("x-sentrybox-secret", shared)]).await.status;
+    assert_eq!(status("canary-canary-one").await, StatusCode::OK);
+    fs::write(directory.path().join("new"), "canary-canary-two").unwrap();
+    fs::rename(directory.path().join("new"), &file).unwrap();
+    until(async || status("canary-canary-two").await == StatusCode::OK).await;
+    assert_eq!(status("canary-canary-one").await, StatusCode::FORBIDDEN);
+    case.stage.close().await;
+}
