@@ -23,13 +23,15 @@ use crate::metrics::store::StoreLevels;
 use crate::metrics::{LabelValues, Metrics};
 use crate::proxy::body::BodyMemory;
 use crate::proxy::credentials::Credentials;
+use crate::proxy::crowding::Crowding;
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
 use crate::proxy::ledger::Ledger;
 use crate::proxy::lines::LineChoices;
 use crate::proxy::refreshing::RefreshPauses;
 use crate::proxy::rejections::Rejections;
-use crate::proxy::{Proxy, Rooms, Settings};
+use crate::proxy::settings::Settings;
+use crate::proxy::{Proxy, Rooms};
 use crate::regions::Regions;
 use crate::regions::allow_list::BadOrigin;
 use crate::request_id::RequestIds;
@@ -126,6 +128,7 @@ pub fn proxy_before(config: &Config, upstream: Arc<dyn Upstream>) -> Result<Prox
             bytes(config.cache.max_in_flight_bytes),
             bytes(config.cache.max_response_bytes),
         ),
+        crowding: Crowding::new(config.listen.max_pending_requests),
         flights: Flights::new(),
         grounded: Grounded::default(),
         credentials: Credentials::default(),

@@ -225,6 +225,8 @@ pub enum RefusalReason {
     ///
     /// [RFC 9111 §5.2.1.7]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.7
     OnlyIfCached,
+    /// As many requests wait for upstream as `listen.max_pending_requests` allows.
+    Overloaded,
     /// Upstream's capacity stayed taken for `budget.max_wait`.
     UpstreamBusy,
     /// Sentry's limit is used up for longer than a request may wait.
@@ -247,7 +249,7 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::UnknownPath,
         Self::UnsafePath,
         Self::BadAuthority,
@@ -261,6 +263,7 @@ impl RefusalReason {
         Self::BodyTooLarge,
         Self::Loop,
         Self::OnlyIfCached,
+        Self::Overloaded,
         Self::UpstreamBusy,
         Self::LimitReached,
         Self::UpstreamSuspended,
@@ -288,6 +291,7 @@ impl RefusalReason {
             Self::BodyTooLarge => "body-too-large",
             Self::Loop => "loop",
             Self::OnlyIfCached => "only-if-cached",
+            Self::Overloaded => "overloaded",
             Self::UpstreamBusy => "upstream-busy",
             Self::LimitReached => "limit-reached",
             Self::UpstreamSuspended => "upstream-suspended",
@@ -317,7 +321,7 @@ impl RefusalReason {
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::OnlyIfCached | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::LimitReached => StatusCode::TOO_MANY_REQUESTS,
-            Self::UpstreamBusy | Self::UpstreamSuspended | Self::ShuttingDown => {
+            Self::Overloaded | Self::UpstreamBusy | Self::UpstreamSuspended | Self::ShuttingDown => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::UpstreamUnreachable | Self::UpstreamBroken => StatusCode::BAD_GATEWAY,

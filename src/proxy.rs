@@ -33,14 +33,13 @@ use crate::cache::single_flight::Flights;
 use crate::cache::store::Store;
 use crate::cache::stored_response::Found;
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::config::cache::{Downstream, InvalidationScope};
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::proxy::boarding::FlightKey;
 use crate::proxy::body::{BodyMemory, ReplyBody};
 use crate::proxy::credentials::Credentials;
+use crate::proxy::crowding::{Crowding, OVERLOADED};
 use crate::proxy::deciding::Decided;
 use crate::proxy::errands::Errands;
 use crate::proxy::grounded::Grounded;
@@ -51,6 +50,7 @@ use crate::proxy::record::Exchange;
 use crate::proxy::refreshing::RefreshPauses;
 use crate::proxy::rejections::Rejections;
 use crate::proxy::reply::Reply;
+use crate::proxy::settings::Settings;
 use crate::regions::{DirectedRequest, Regions};
 use crate::request_id::RequestIds;
 use crate::traces::{Step, Traces};
@@ -60,6 +60,7 @@ pub mod asking;
 pub mod boarding;
 pub mod body;
 pub mod credentials;
+pub mod crowding;
 pub mod deciding;
 pub mod decoding;
 pub mod directions;
@@ -80,6 +81,7 @@ pub mod record;
 pub mod refreshing;
 pub mod rejections;
 pub mod reply;
+pub mod settings;
 pub mod sharing;
 
 /// The answer to `only-if-cached` where nothing may be reused.
@@ -123,6 +125,8 @@ pub struct Rooms {
     pub request_ids: RequestIds,
     /// How much memory bodies may take while they are read.
     pub memory: BodyMemory,
+    /// Who waits for upstream.
+    pub crowding: Crowding,
     /// What is in the air.
     pub flights: Flights<FlightKey, Landing, KeyHashBuilder>,
     /// Keys that are not worth collapsing.
@@ -137,43 +141,6 @@ pub struct Rooms {
     pub errands: Errands,
     /// What each credential was spared.
     pub ledger: Ledger,
-}
-
-/// What the operator decided, as far as the corridor itself needs it.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// How freshness is decided.
-    pub freshness: FreshnessPolicy,
-    /// What clients are told about reuse.
-    pub downstream: Downstream,
-    /// What a write makes unusable.
-    pub invalidation: InvalidationScope,
-    /// How long a passenger waits.
-    pub flight_timeout: Duration,
-    /// How long a credential is believed without a word of upstream.
-    pub max_unverified: Duration,
-    /// How long a refusal is remembered.
-    pub rejection_memory: Duration,
-    /// How often a safe request is sent again after upstream has failed.
-    pub retries: u32,
-    /// Whether region URLs in bodies point back here.
-    pub region_urls: bool,
-}
-
-impl Settings {
-    /// Takes the operator's decisions from the configuration.
-    pub fn new(config: &Config) -> Self {
-        Self {
-            freshness: FreshnessPolicy::new(config),
-            downstream: config.cache.downstream,
-            invalidation: config.cache.invalidation,
-            flight_timeout: config.cache.flight_timeout,
-            max_unverified: config.cache.max_unverified,
-            rejection_memory: config.cache.rejection_memory,
-            retries: config.budget.retries,
-            region_urls: config.rewrite.region_urls,
-        }
-    }
 }
 
 /// What an eligible request is about: itself, and the primary key of what it asks for.
@@ -238,6 +205,7 @@ impl Proxy {
     /// Answers an admitted request: from the store if it may, from upstream if it must.
     pub async fn answer(&self, request: Arc<DirectedRequest>, body: OutgoingBody) -> Reply {
         if let Eligibility::Forward(reason) = request.eligibility() {
+            let Some(_waiting) = self.crowding().enter() else { return Reply::refusal(&OVERLOADED) };
             return self.forward(request, body, reason).await;
         }
         let primary = self.primary_of(&request);
@@ -267,6 +235,7 @@ impl Proxy {
 
     /// Fetches an answer: together with everybody who wants the same, where that is allowed.
     async fn fetch(&self, miss: Miss, body: OutgoingBody) -> Reply {
+        let Some(_waiting) = self.crowding().enter() else { return self.turn_away(&miss).await };
         if self.may_share(&miss.target.request) {
             self.board(miss).await
         } else {

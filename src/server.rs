@@ -50,6 +50,7 @@ pub mod frames;
 pub mod interim;
 pub mod lifecycle;
 pub mod request;
+pub mod stalls;
 pub mod tls;
 pub mod transport;
 

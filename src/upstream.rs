@@ -36,11 +36,13 @@ use crate::upstream::body::{Download, RequestBodyStalled, Upload, UploadStage, m
 use crate::upstream::connector::{ConnectTimedOut, ConnectionFacts, Connector, Dial, NetworkDial};
 use crate::upstream::environment::{Proxies, ProxyEnvironment, Route};
 use crate::upstream::error::{TimeoutPhase, UpstreamError, UpstreamSetupError};
+use crate::upstream::lanes::{Lanes, StreamLimit};
 
 pub mod body;
 pub mod connector;
 pub mod environment;
 pub mod error;
+pub mod lanes;
 pub mod tls;
 
 /// Any error, as it comes out of a body or a connector.
@@ -94,9 +96,9 @@ impl fmt::Debug for OnInterim {
 /// Upstream as reached over the network.
 #[derive(Debug)]
 pub struct HttpUpstream {
-    pooled: HttpClient,
+    pooled: Lanes<HttpClient>,
     /// As `pooled`, for what may not be sent twice: its connections idle for a moment only.
-    recent: HttpClient,
+    recent: Lanes<HttpClient>,
     /// As `pooled`, but every request dials: for the retry, which must not meet a second dead connection.
     fresh: HttpClient,
     proxies: Proxies,
@@ -141,20 +143,20 @@ impl HttpUpstream {
     }
 
     fn over(dial: Arc<dyn Dial>, config: &UpstreamConfig, proxies: Proxies) -> Self {
-        let connector = Connector::new(dial, config.connect_timeout);
+        let streams = StreamLimit::default();
+        let connector = Connector::new(dial, config.connect_timeout, streams.clone());
         let limits = Limits {
             first_byte: config.first_byte_timeout,
             idle: config.idle_timeout,
             total: config.total_timeout,
         };
+        let lanes = |idle: Duration| {
+            Lanes::new(streams.clone(), || client(connector.clone(), idle, MAX_IDLE_CONNECTIONS))
+        };
         Self {
-            pooled: client(connector.clone(), config.pool_idle_timeout, MAX_IDLE_CONNECTIONS),
-            recent: client(
-                connector.clone(),
-                config.pool_idle_timeout.min(SURE_OF_LIFE),
-                MAX_IDLE_CONNECTIONS,
-            ),
-            fresh: client(connector, config.pool_idle_timeout, 0),
+            pooled: lanes(config.pool_idle_timeout),
+            recent: lanes(config.pool_idle_timeout.min(SURE_OF_LIFE)),
+            fresh: client(connector.clone(), config.pool_idle_timeout, 0),
             proxies,
             limits,
         }
@@ -167,7 +169,8 @@ impl HttpUpstream {
         let mut deadline = Box::pin(sleep(self.limits.total));
         let request = self.measured(self.addressed(request), deadline.as_mut()).await?;
         let again = repeatable(&request);
-        let first = if again.is_some() { &self.pooled } else { &self.recent };
+        let lanes = if again.is_some() { &self.pooled } else { &self.recent };
+        let (first, berth) = lanes.board();
         let (outcome, attempts) = match (self.attempt(first, request, deadline.as_mut()).await, again) {
             (Err(Failure { repeat: Repeat::MayHelp, .. }), Some(again)) => {
                 (self.attempt(&self.fresh, again, deadline.as_mut()).await, Attempts(2))
@@ -177,7 +180,7 @@ impl HttpUpstream {
         let mut response = outcome.map_err(|failure| failure.error)?;
         response.extensions_mut().clear();
         response.extensions_mut().insert(attempts);
-        Ok(response.map(|body| Download::new(body, self.limits.idle, deadline).boxed_unsync()))
+        Ok(response.map(|body| Download::new(body, self.limits.idle, deadline).aboard(berth).boxed_unsync()))
     }
 
     /// Makes the request one for upstream: `Host` from the URI, and our credential for a forwarding proxy.
@@ -868,6 +871,36 @@ mod tests {
             tokio::spawn(async move { serve_http_2(peer.accept().await, u32::MAX).await });
             let outcome = second.await.unwrap().map_err(|error| error.fault());
             assert_eq!(outcome.map(|response| *response.extensions().get::<Attempts>().unwrap()), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_http_2_connection_does_not_take_goes_over_another_one() {
+        let (upstream, mut peer) = pair_speaking(Protocol::Http2);
+        let together = Arc::new(tokio::sync::Barrier::new(10));
+        tokio::spawn(async move {
+            while let Some(connection) = peer.accepted.recv().await {
+                let together = Arc::clone(&together);
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let together = Arc::clone(&together);
+                    async move {
+                        if request.uri().path() == "/api/0/" {
+                            together.wait().await;
+                        }
+                        Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("ok")))
+                    }
+                });
+                let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                server.max_concurrent_streams(4);
+                tokio::spawn(server.serve_connection(hyper_util::rt::TokioIo::new(connection), service));
+            }
+        });
+        // It tells how many it takes.
+        let first = request(Method::GET, "http://sentry.test/first", full(""));
+        assert_eq!(text(upstream.send(first).await).await.unwrap(), "ok");
+        let answers: Vec<_> = (0..10).map(|_| spawn(&upstream, of(Method::GET))).collect();
+        for answer in answers {
+            assert_eq!(text(answer.await.unwrap()).await.unwrap(), "ok");
         }
     }
 

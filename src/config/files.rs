@@ -81,6 +81,8 @@ mod tests {
             shape::keys(&known).into_iter().filter(|key| key.ends_with("_file")).collect();
         let mut expected: BTreeSet<_> = SECRETS.iter().map(|(key, _)| format!("{key}_file")).collect();
         expected.insert("upstream.ca_file".to_owned());
+        // Looked at by `server::tls`, together.
+        expected.extend(["certificate", "key", "client_ca"].map(|name| format!("listen.tls.{name}_file")));
         assert_eq!(named, expected);
     }
 }

@@ -57,6 +57,8 @@ pub struct ListenConfig {
     pub max_connections: usize,
     /// Most connections of one address at a time; 0 means any number.
     pub max_connections_per_peer: usize,
+    /// Most requests that wait for upstream at a time.
+    pub max_pending_requests: usize,
     /// How old a connection may become; zero means any age.
     #[serde(with = "humantime_serde")]
     pub max_connection_age: Duration,

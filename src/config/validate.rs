@@ -278,6 +278,7 @@ fn amounts(config: &Config, findings: &mut Vec<Finding>) {
         ("listen.max_connections", config.listen.max_connections),
         ("listen.max_resets_per_second", config.listen.max_resets_per_second as usize),
         ("listen.max_target_bytes", config.listen.max_target_bytes),
+        ("listen.max_pending_requests", config.listen.max_pending_requests),
         ("budget.max_concurrent", config.budget.max_concurrent),
         ("budget.max_waiting", config.budget.max_waiting),
     ];

@@ -51,6 +51,8 @@ pub enum ConnectionEnd {
     Broken,
     /// Its peer flooded it with HTTP/2 frames.
     Flooded,
+    /// Its peer did not let an answer go out.
+    Stalled,
     /// It idled, and somebody else needed its place.
     MadeRoom,
     /// The shutdown did not wait for it.
@@ -66,6 +68,7 @@ impl ClosedLabel for ConnectionEnd {
         Self::TlsFailed,
         Self::Broken,
         Self::Flooded,
+        Self::Stalled,
         Self::MadeRoom,
         Self::Dropped,
     ];
@@ -78,6 +81,7 @@ impl ClosedLabel for ConnectionEnd {
             Self::TlsFailed => "tls-failed",
             Self::Broken => "broken",
             Self::Flooded => "flooded",
+            Self::Stalled => "stalled",
             Self::MadeRoom => "made-room",
             Self::Dropped => "dropped",
         }

@@ -232,7 +232,7 @@ impl Proxy {
     }
 
     /// Replies with a stale response because upstream failed, where that is allowed.
-    async fn stale_reply(
+    pub async fn stale_reply(
         &self,
         miss: &Miss,
         upstream: Option<StatusCode>,

@@ -178,6 +178,7 @@ pub const fn trouble_of(reason: RefusalReason) -> Trouble {
         | RefusalReason::BodyTooLarge
         | RefusalReason::Loop
         | RefusalReason::OnlyIfCached
+        | RefusalReason::Overloaded
         | RefusalReason::UpstreamBusy
         | RefusalReason::LimitReached
         | RefusalReason::BadRequestBody

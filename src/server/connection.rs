@@ -30,7 +30,7 @@ use crate::server::frames::{Flood, FrameMeter};
 use crate::server::interim::Interposing;
 use crate::server::lifecycle::{Lifecycle, Phase, Work};
 use crate::server::request::answer;
-use crate::server::transport::{FrameGuard, Guard, HeadGuard, HeadTooSlow, Transport};
+use crate::server::transport::{FrameGuard, Guard, HeadGuard, HeadTooSlow, Transport, WRITE_STALL};
 use crate::server::{Handler, ServerSettings};
 
 /// How an HTTP/2 connection starts ([RFC 9113 §3.4]).
@@ -104,7 +104,12 @@ where
             let stream = Coalesced::new(Transport::new(stream, replay, Guard::Frames(guard)));
             let io = TokioIo::new(stream.clone());
             let connection = http2_builder(settings).serve_connection(io, service);
-            conduct(Coalescing::new(connection, stream), &work, idled(&work)).await
+            let connection = Coalescing::new(connection, stream);
+            tokio::select! {
+                biased;
+                end = conduct(connection, &work, idled(&work)) => end,
+                () = stalled(&work) => ConnectionEnd::Stalled,
+            }
         }
     }
 }
@@ -255,6 +260,16 @@ async fn conduct<C: Conversation>(
                 // A request came in between.
                 work.stay();
             }
+        }
+    }
+}
+
+/// Waits until the peer has not let one of its answers go on for [`WRITE_STALL`] at least.
+async fn stalled(work: &Work) {
+    loop {
+        sleep(WRITE_STALL).await;
+        if work.stalls().advance() {
+            return;
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::clock::Stopwatch;
 use crate::metrics::Metrics;
 use crate::server::ServerSettings;
 use crate::server::crowd::Crowd;
+use crate::server::stalls::Stalls;
 
 /// How far a server has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +99,7 @@ pub struct Work {
     opened: Stopwatch,
     in_work: AtomicUsize,
     started: AtomicUsize,
+    stalls: Arc<Stalls>,
     /// Whether the next answer is the last.
     is_retiring: AtomicBool,
     is_asked_to_go: AtomicBool,
@@ -113,6 +115,7 @@ impl Work {
             opened: Stopwatch::start(),
             in_work: AtomicUsize::new(0),
             started: AtomicUsize::new(0),
+            stalls: Arc::default(),
             is_retiring: AtomicBool::new(false),
             is_asked_to_go: AtomicBool::new(false),
             asked: Notify::new(),
@@ -137,6 +140,11 @@ impl Work {
     /// Returns whether no request of this connection is in work.
     pub fn is_idle(&self) -> bool {
         self.in_work.load(Ordering::Relaxed) == 0
+    }
+
+    /// Returns how its answers go out.
+    pub fn stalls(&self) -> &Arc<Stalls> {
+        &self.stalls
     }
 
     /// Makes the next answer the last.

@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 
 use crate::peer::{InterimTicket, Peer};
 use crate::server::lifecycle::{Phase, Ticket, Work};
+use crate::server::stalls::Progress;
 use crate::server::{Failure, Handler};
 
 /// Answers one request.
@@ -48,11 +49,15 @@ pub async fn answer<H: Handler>(
         interim.close();
     }
     let mut response = match attempt {
-        Ok(response) => response.map(|body| Reply { content: Content::Answer(body), ticket: Some(ticket) }),
+        Ok(response) => {
+            // Over HTTP/1.1 it is the connection's writes that are watched.
+            let progress = (version == Version::HTTP_2).then(|| Progress::begin(Arc::clone(work.stalls())));
+            response.map(|body| Reply { content: Content::Answer(body), ticket: Some(ticket), progress })
+        }
         Err(failure) => {
             note(&work, failure);
             let response = (life.settings().render_failure)(failure);
-            response.map(|body| Reply { content: Content::Failure(body), ticket: None })
+            response.map(|body| Reply { content: Content::Failure(body), ticket: None, progress: None })
         }
     };
     if is_head {
@@ -106,7 +111,7 @@ fn without_body<B: Body<Data = Bytes> + Unpin>(mut response: Response<Reply<B>>)
     {
         response.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
     }
-    response.map(|reply| Reply { content: Content::Nothing, ticket: reply.ticket })
+    response.map(|reply| Reply { content: Content::Nothing, ..reply })
 }
 
 /// The body of an answer, and with it the request's place in the count.
@@ -115,6 +120,8 @@ pub struct Reply<B> {
     content: Content<B>,
     /// None for an answer of ours, which needs no more work.
     ticket: Option<Ticket>,
+    /// How it goes out, where its peer could hold it.
+    progress: Option<Progress>,
 }
 
 #[derive(Debug)]
@@ -132,14 +139,19 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Reply<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        match &mut self.content {
+        let this = &mut *self;
+        let poll = match &mut this.content {
             Content::Answer(body) => Pin::new(body).poll_frame(context),
             Content::Failure(body) => {
                 let poll = Pin::new(body).poll_frame(context);
                 poll.map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
             }
             Content::Nothing => Poll::Ready(None),
+        };
+        if let Some(progress) = &mut this.progress {
+            if poll.is_pending() { progress.wait() } else { progress.go_on() }
         }
+        poll
     }
 
     fn is_end_stream(&self) -> bool {

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::upstream::error::{TimeoutPhase, UpstreamError};
+use crate::upstream::lanes::Berth;
 use crate::upstream::{BoxError, OutgoingBody};
 
 /// Up to this much of a request body of unknown length is read before it is sent.
@@ -167,16 +168,24 @@ pub struct Download {
     idle: Duration,
     pause: Option<Pin<Box<Sleep>>>,
     deadline: Pin<Box<Sleep>>,
+    /// The exchange's place, which is free again when the body is gone.
+    berth: Option<Berth>,
 }
 
 impl Download {
     /// Watches `body` until the exchange's `deadline`; no pause may be longer than `idle`.
     pub fn new(body: Incoming, idle: Duration, deadline: Pin<Box<Sleep>>) -> Self {
-        Self { body: Some(body), idle, pause: None, deadline }
+        Self { body: Some(body), idle, pause: None, deadline, berth: None }
+    }
+
+    /// Keeps the exchange's place until the end.
+    pub fn aboard(self, berth: Berth) -> Self {
+        Self { berth: Some(berth), ..self }
     }
 
     fn fail(&mut self, error: UpstreamError) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         self.body = None;
+        self.berth = None;
         Poll::Ready(Some(Err(error)))
     }
 }

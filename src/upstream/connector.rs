@@ -32,6 +32,7 @@ use crate::config::UpstreamConfig;
 use crate::upstream::BoxError;
 use crate::upstream::environment::{Proxies, Route};
 use crate::upstream::error::UpstreamSetupError;
+use crate::upstream::lanes::{FirstSettings, StreamLimit};
 use crate::upstream::tls;
 
 /// How long a connection may be silent before the kernel asks whether it still lives, how often, how many times.
@@ -98,12 +99,13 @@ impl ConnectTimedOut {
 pub struct Connector {
     dial: Arc<dyn Dial>,
     timeout: Duration,
+    streams: StreamLimit,
 }
 
 impl Connector {
-    /// Puts a deadline around a way to dial.
-    pub fn new(dial: Arc<dyn Dial>, timeout: Duration) -> Self {
-        Self { dial, timeout }
+    /// Puts a deadline around a way to dial. What connections say of their streams is noted in `streams`.
+    pub const fn new(dial: Arc<dyn Dial>, timeout: Duration, streams: StreamLimit) -> Self {
+        Self { dial, timeout, streams }
     }
 }
 
@@ -118,9 +120,10 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, destination: Uri) -> Self::Future {
         let dialing = tokio::time::timeout(self.timeout, self.dial.dial(destination));
+        let streams = self.streams.clone();
         Box::pin(async move {
             let dialled = dialing.await.map_err(|_elapsed| ConnectTimedOut)??;
-            Ok(TokioIo::new(TrackedStream::new(dialled)))
+            Ok(TokioIo::new(TrackedStream::new(dialled, streams)))
         })
     }
 }
@@ -187,11 +190,18 @@ impl ConnectionFacts {
 pub struct TrackedStream {
     stream: Box<dyn Stream>,
     facts: ConnectionFacts,
+    /// What an HTTP/2 connection says first.
+    settings: Option<FirstSettings>,
 }
 
 impl TrackedStream {
-    fn new(dialled: Dialled) -> Self {
-        Self { stream: dialled.stream, facts: ConnectionFacts::new(dialled.protocol) }
+    fn new(dialled: Dialled, streams: StreamLimit) -> Self {
+        let is_http2 = dialled.protocol == Protocol::Http2;
+        Self {
+            stream: dialled.stream,
+            facts: ConnectionFacts::new(dialled.protocol),
+            settings: is_http2.then(|| FirstSettings::new(streams)),
+        }
     }
 }
 
@@ -216,6 +226,9 @@ impl AsyncRead for TrackedStream {
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         polled.map(|read| {
             let read = read.map(|()| buffer.filled().len().saturating_sub(before));
+            if let Some(settings) = &mut self.settings {
+                settings.read(buffer.filled().get(before..).unwrap_or_default());
+            }
             self.facts.note_read(&read);
             read.map(|_| ())
         })

@@ -230,7 +230,8 @@ pub(crate) async fn scene_of_refusal(reason: RefusalReason) -> Option<Scene> {
         RefusalReason::UpstreamBusy => Some(Scene::projects(crowded().await, &[])),
         RefusalReason::LimitReached => Some(Scene::projects(refused_for_long(&[]).await, &[])),
         RefusalReason::UpstreamSuspended => Some(Scene::projects(suspended().await, &[])),
-        RefusalReason::UpstreamUnreachable
+        RefusalReason::Overloaded // How many others wait at that moment.
+        | RefusalReason::UpstreamUnreachable
         | RefusalReason::UpstreamBroken
         | RefusalReason::UpstreamTimeout
         | RefusalReason::BodyTooLarge // A question has no gigabytes.
