@@ -22,6 +22,7 @@ use crate::credential::{
 };
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::headers;
+use crate::headers::via;
 use crate::peer::{InterimTicket, Peer};
 use crate::request_id::RequestId;
 use crate::routes::{Route, RoutePolicy, RouteTable, Rule};
@@ -315,7 +316,7 @@ impl Admission {
 
     /// Refuses a request that has been here, and signs one that has not.
     fn check_loop(&self, fields: &mut HeaderMap, version: Version) -> Result<(), Refusal> {
-        let passages = headers::passages(fields, &self.instance);
+        let passages = via::passages(fields, &self.instance);
         // A sidecar in front of a shared proxy passes us once by name; a loop comes back to the same instance, or
         // circles through replicas until the name has been seen twice.
         if passages.by_instance > 0 || passages.by_name > 1 {
@@ -324,7 +325,7 @@ impl Admission {
                 "The request came back to this proxy: its upstream leads here.",
             ));
         }
-        headers::append_via(fields, version, &self.instance);
+        via::append(fields, version, &self.instance);
         Ok(())
     }
 

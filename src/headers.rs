@@ -16,6 +16,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use crate::handling::{ForwardReason, RefusalReason};
 
 pub mod dates;
+pub mod via;
 
 /// The name under which this cache speaks of itself in `Via` and `Cache-Status`.
 pub const PSEUDONYM: &str = "sentrybox";
@@ -28,8 +29,9 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Fields about one connection only ([RFC 9110 §7.6.1]).
 ///
 /// [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
@@ -43,19 +45,28 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// Request fields that say how the request reached us, or claim what only Sentry's own edge may claim.
 /// Sentry takes the first `X-Forwarded-For` address for the caller's (`sentry-api.md` §2), so a client that
 /// could set it would choose its own rate-limit bucket.
-const SPOOFABLE: [HeaderName; 8] = [
+const SPOOFABLE: [HeaderName; 6] = [
     header::FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-forwarded-server"),
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("x-apigateway"),
+    HeaderName::from_static("x-host"),
+    HeaderName::from_static("x-original-host"),
+    // CGI makes the variable HTTP_PROXY of it (CVE-2016-5385).
+    HeaderName::from_static("proxy"),
 ];
 
-/// Prefix of the fields by which Sentry's edge tells its address ranges.
-const SPOOFABLE_PREFIX: &str = "x-sentry-subnet-";
+/// Prefixes of such fields; by the second one Sentry's edge tells its address ranges.
+const SPOOFABLE_PREFIXES: [&str; 2] = ["x-forwarded-", "x-sentry-subnet-"];
+
+/// Request fields by which some servers take a request for another one than its first line says. What was admitted, and
+/// perhaps answered from the store, is what the first line says.
+const OVERRIDING: [HeaderName; 5] = [
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
 
 /// Prefix of the rate-limit fields (`sentry-api.md` §2): true at the moment they are sent, and never again.
 const LIMIT_PREFIX: &str = "x-sentry-rate-limit-";
@@ -79,14 +90,33 @@ fn remove_hop_by_hop(fields: &mut HeaderMap) {
 /// Removes what a client may not tell upstream, and what the proxy says itself: `Host`, the length, `Expect`.
 pub fn clean_request(fields: &mut HeaderMap) {
     remove_hop_by_hop(fields);
-    for name in &SPOOFABLE {
+    for name in SPOOFABLE.iter().chain(&OVERRIDING) {
         fields.remove(name);
     }
-    remove_prefixed(fields, SPOOFABLE_PREFIX);
+    for prefix in SPOOFABLE_PREFIXES {
+        remove_all(fields, |name| name.starts_with(prefix));
+    }
+    // WSGI and CGI tell no `X_Forwarded_For` from `X-Forwarded-For`, nor `Content_Length` from `Content-Length`: what is removed
+    // by one spelling must not come back by the other. nginx drops such fields, too.
+    remove_all(fields, |name| name.contains('_'));
+    join_cookies(fields);
     fields.remove(header::HOST);
     fields.remove(header::CONTENT_LENGTH);
     // Answered on the client's connection when the body is first read; upstream gives no 100 (`wire-dumps.md`).
     fields.remove(header::EXPECT);
+}
+
+/// Joins the cookies of several fields, as HTTP/2 may have them.
+fn join_cookies(fields: &mut HeaderMap) {
+    // "If there are multiple Cookie header fields after decompression, these MUST be concatenated into a single octet string
+    // using the two-octet delimiter of 0x3b, 0x20 (the ASCII string "; ") before being passed into a non-HTTP/2 context"
+    // (RFC 9113 §8.2.3).
+    let cookies: Vec<&[u8]> = fields.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if 1 < cookies.len()
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        fields.insert(header::COOKIE, joined);
+    }
 }
 
 /// Removes from an answer what concerns one connection, and `Alt-Svc`, which would lead clients around us.
@@ -98,52 +128,12 @@ pub fn clean_response(fields: &mut HeaderMap) {
 /// Moves the rate-limit fields out of `fields`.
 pub fn take_limit_fields(fields: &mut HeaderMap) -> HeaderMap {
     let mut taken = HeaderMap::new();
-    for name in prefixed(fields, LIMIT_PREFIX) {
+    for name in named(fields, |name| name.starts_with(LIMIT_PREFIX)) {
         if let Some(value) = fields.remove(&name) {
             taken.insert(name, value);
         }
     }
     taken
-}
-
-/// Appends this proxy to `Via` ([RFC 9110 §7.6.3]); the comment tells instances apart, so that one knows itself.
-///
-/// [RFC 9110 §7.6.3]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3
-pub fn append_via(fields: &mut HeaderMap, version: http::Version, instance: &str) {
-    let protocol = match version {
-        http::Version::HTTP_09 | http::Version::HTTP_10 => "1.0",
-        http::Version::HTTP_2 => "2",
-        http::Version::HTTP_3 => "3",
-        _ => "1.1",
-    };
-    if let Ok(value) = HeaderValue::from_str(&format!("{protocol} {PSEUDONYM} ({instance})")) {
-        fields.append(header::VIA, value);
-    }
-}
-
-/// How often a request has passed a proxy of this name, by its `Via` field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passages {
-    /// Members with our pseudonym.
-    pub by_name: usize,
-    /// Members with our pseudonym and this very instance.
-    pub by_instance: usize,
-}
-
-/// Counts the members of `Via` that are ours.
-pub fn passages(fields: &HeaderMap, instance: &str) -> Passages {
-    let mut passages = Passages { by_name: 0, by_instance: 0 };
-    for member in members(fields, &header::VIA) {
-        let mut words = member.split_ascii_whitespace().skip(1);
-        if words.next().is_some_and(|name| name.eq_ignore_ascii_case(PSEUDONYM)) {
-            passages.by_name += 1;
-            let comment = words.next().unwrap_or_default();
-            if comment.trim_matches(['(', ')']) == instance {
-                passages.by_instance += 1;
-            }
-        }
-    }
-    passages
 }
 
 /// Returns the comma-separated members of every field of this name, trimmed, without empty ones. For fields
@@ -326,14 +316,14 @@ pub fn render_seconds(duration: Duration) -> HeaderValue {
     HeaderValue::from(duration.as_secs())
 }
 
-fn remove_prefixed(fields: &mut HeaderMap, prefix: &str) {
-    for name in prefixed(fields, prefix) {
+fn remove_all(fields: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    for name in named(fields, is_meant) {
         fields.remove(name);
     }
 }
 
-fn prefixed(fields: &HeaderMap, prefix: &str) -> Vec<HeaderName> {
-    fields.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect()
+fn named(fields: &HeaderMap, is_meant: impl Fn(&str) -> bool) -> Vec<HeaderName> {
+    fields.keys().filter(|name| is_meant(name.as_str())).cloned().collect()
 }
 
 #[cfg(test)]
@@ -363,11 +353,36 @@ mod tests {
             ("x-forwarded-for", "1.2.3.4"),
             ("forwarded", "for=1.2.3.4"),
             ("x-sentry-subnet-organization", "x"),
+            ("x-forwarded-prefix", "/x"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("content_length", "0"),
+            ("proxy", "http://evil.example"),
             ("expect", "100-continue"),
             ("accept", "*/*"),
         ]);
         clean_request(&mut map);
         assert_eq!(map, fields(&[("accept", "*/*")]));
+    }
+
+    #[test]
+    fn rfc9113_8_2_3_cookies_travel_in_one_field() {
+        let mut map = fields(&[("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2; c=3")]);
+        clean_request(&mut map);
+        assert_eq!(map, fields(&[("cookie", "a=1; b=2; c=3"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn nothing_says_that_the_request_is_another_one() {
+        let mut map = fields(&[
+            ("x-http-method-override", "DELETE"),
+            ("X-HTTP-Method", "DELETE"),
+            ("x-method-override", "DELETE"),
+            ("x-original-url", "/api/0/elsewhere/"),
+            ("x-rewrite-url", "/api/0/elsewhere/"),
+            ("x-http-methods", "kept"),
+        ]);
+        clean_request(&mut map);
+        assert_eq!(map, fields(&[("x-http-methods", "kept")]));
     }
 
     #[test]
@@ -380,15 +395,6 @@ mod tests {
         let taken = take_limit_fields(&mut map);
         assert_eq!(taken.len(), 2);
         assert_eq!(map, fields(&[("x-hits", "3")]));
-    }
-
-    #[test]
-    fn our_passages_are_counted_by_name_and_by_instance() {
-        let mut map = fields(&[("via", "1.1 edge, 1.1 sentrybox (aa)")]);
-        append_via(&mut map, http::Version::HTTP_2, "bb");
-        assert_eq!(passages(&map, "bb"), Passages { by_name: 2, by_instance: 1 });
-        assert_eq!(passages(&map, "cc"), Passages { by_name: 2, by_instance: 0 });
-        assert_eq!(passages(&fields(&[("via", "1.1 x (sentrybox)")]), "aa").by_name, 0);
     }
 
     #[test]
@@ -466,7 +472,7 @@ mod tests {
     proptest! {
         #[test]
         fn cleaning_twice_is_cleaning_once(
-            names in proptest::collection::vec("(connection|te|via|x-[a-c]|host|keep-alive|x-forwarded-for)", 0..8),
+            names in proptest::collection::vec("(connection|te|via|x-[a-c]|x_a|host|keep-alive|x-forwarded-for)", 0..8),
             options in "(x-a|te|close|x-b|host)(, (x-a|x-c|close)){0,2}",
         ) {
             let mut once = HeaderMap::new();
