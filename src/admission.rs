@@ -32,6 +32,7 @@ pub mod aliases;
 pub mod base;
 pub mod client;
 pub mod eligibility;
+pub mod framing;
 pub mod method;
 pub mod path;
 pub mod sizes;
@@ -251,6 +252,7 @@ impl Admission {
         id: RequestId,
     ) -> Result<AdmittedRequest, Refusal> {
         let access = self.access.enter(&mut head.headers, &peer)?;
+        framing::check(&head.headers)?;
         method::check(&head.method)?;
         let (path, query) = self.target(&head)?;
         self.sizes.check(&head.headers, body)?;

@@ -239,7 +239,7 @@ pub enum RefusalReason {
     UpstreamBroken,
     /// Upstream did not answer in time.
     UpstreamTimeout,
-    /// The request's body broke off.
+    /// The request's body broke off, or is framed in a way that is not plain.
     BadRequestBody,
     /// The proxy is shutting down and its deadline has passed.
     ShuttingDown,

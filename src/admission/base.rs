@@ -87,6 +87,11 @@ const NO_AUTHORITY: Refusal = Refusal::new(
     "The request needs exactly one Host field that names an authority.",
 );
 
+const FOREIGN_SCHEME: Refusal = Refusal::new(
+    RefusalReason::BadAuthority,
+    "The request target is a URL of a scheme that is neither http nor https.",
+);
+
 /// Returns the authority that the request names, if it names one ([RFC 9112 §3.2]).
 ///
 /// [RFC 9112 §3.2]: https://www.rfc-editor.org/rfc/rfc9112#section-3.2
@@ -101,6 +106,9 @@ fn authority(head: &Parts) -> Result<Option<Authority>, Refusal> {
     }
     let host =
         host.map(|host| host.to_str().map_err(|_| NO_AUTHORITY).and_then(checked_authority)).transpose()?;
+    if head.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        return Err(FOREIGN_SCHEME);
+    }
     let Some(from_target) = head.uri.authority() else { return Ok(host) };
     let from_target = checked_authority(from_target.as_str())?;
     // In HTTP/2 the two must agree (RFC 9113 §8.3.1); in HTTP/1.1 the target wins over Host (RFC 9112 §3.2.2).
@@ -231,6 +239,15 @@ mod tests {
         assert_eq!(of(Version::HTTP_11, "host.example").as_deref(), Some("http://target.example"));
         assert_eq!(of(Version::HTTP_2, "target.example").as_deref(), Some("http://target.example"));
         assert_eq!(of(Version::HTTP_2, "host.example"), None);
+    }
+
+    #[test]
+    fn a_target_of_another_scheme_is_refused() {
+        for (scheme, expected) in [("https", true), ("HTTP", true), ("ftp", false), ("ws", false)] {
+            let head =
+                head(Version::HTTP_11, &format!("{scheme}://a.example/api/0/"), &[("host", "a.example")]);
+            assert_eq!(bases("", &[]).of(&head, PEER).is_ok(), expected, "{scheme}");
+        }
     }
 
     #[test]

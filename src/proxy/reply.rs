@@ -21,7 +21,7 @@ use crate::cache::freshness::{Freshness, current_age};
 use crate::cache::stored_response::StoredResponse;
 use crate::cache::terms::Trouble;
 use crate::config::cache::Downstream;
-use crate::handling::{ForwardReason, Handling, Refusal};
+use crate::handling::{ForwardReason, Handling, Refusal, RefusalReason};
 use crate::headers::{self, CacheOutcome, CacheStatus, ContentCoding};
 use crate::links;
 use crate::links::KnownHosts;
@@ -87,6 +87,10 @@ impl Reply {
                 header::ALLOW,
                 HeaderValue::from_static("GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE"),
             );
+        }
+        if refusal.reason == RefusalReason::BadRequestBody {
+            // Where its body ends is anybody's guess: nothing else is read on its connection.
+            fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(wait) = refusal.retry_after {
             // Rounded up, so that whoever obeys does not come too early.
@@ -366,7 +370,6 @@ mod tests {
     use super::*;
     use crate::cache::body::StoredBody;
     use crate::config::load;
-    use crate::handling::RefusalReason;
     use crate::links::region_urls::{RegionUrlShape, scan};
     use crate::regions::Regions;
     use crate::testing::{TOKEN, asked, fields, provenance, start};

@@ -123,7 +123,7 @@ async fn every_refusal_is_foreseen_that_can_be_known_beforehand() {
             known += 1;
         }
     }
-    assert_eq!(known, 15);
+    assert_eq!(known, 16);
 }
 
 /// Returns the plan of a forward.

@@ -220,6 +220,7 @@ pub(crate) async fn scene_of_refusal(reason: RefusalReason) -> Option<Scene> {
             };
             Some(Scene::projects(House::with(only_others), &[]))
         }
+        RefusalReason::BadRequestBody => get(PROJECTS, &[("transfer-encoding", "gzip, chunked")]),
         RefusalReason::MethodNotAllowed => {
             Some(Scene::new(House::new(), asking(Method::TRACE, PROJECTS, &[], "")))
         }
@@ -235,7 +236,6 @@ pub(crate) async fn scene_of_refusal(reason: RefusalReason) -> Option<Scene> {
         | RefusalReason::UpstreamBroken
         | RefusalReason::UpstreamTimeout
         | RefusalReason::BodyTooLarge // A question has no gigabytes.
-        | RefusalReason::BadRequestBody
         | RefusalReason::ShuttingDown
         | RefusalReason::InternalError => None,
     }
