@@ -185,17 +185,15 @@ impl Proxy {
         let id = self.0.request_ids.take(&mut head.headers);
         let mut exchange = Exchange::begin(&head, id.clone(), &self.0);
         let trace = exchange.trace();
+        let version = head.version;
         let admit = || self.0.admission.admit(head, framing(&body), peer, id);
         let reply = match trace.during(Step::Admit, admit) {
             Ok(admitted) => {
                 let request = self.direct(Arc::new(admitted), trace);
                 exchange.admitted(&request);
-                self.answer_anywhere(
-                    request,
-                    forward::outgoing_body(body, self.0.admission.max_body_bytes()),
-                    &mut exchange,
-                )
-                .await
+                let most = self.0.admission.max_body_bytes();
+                let body = forward::outgoing_body(body, (version, most));
+                self.answer_anywhere(request, body, &mut exchange).await
             }
             Err(refusal) => Reply::refusal(&refusal),
         };

@@ -2,7 +2,7 @@
 //!
 //! [`Upstream`] is the seam: [`HttpUpstream`] speaks HTTP/1.1 and HTTP/2 over TCP and TLS, tests script their own.
 //! [`connector`] opens connections, [`environment`] says through which proxy, [`tls`] whom to trust, [`body`]
-//! watches what flows, [`error`] names what went wrong.
+//! watches what flows, [`framing`] how long an answer says it is, [`error`] names what went wrong.
 //!
 //! Invariants: the target reaches the wire byte for byte as it was given; `Host` is always upstream's own; a
 //! request is sent a second time only when it is safe, has no body, and went to a pooled connection that died
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
+use http::header::{HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -36,12 +36,14 @@ use crate::upstream::body::{Download, RequestBodyStalled, Upload, UploadStage, m
 use crate::upstream::connector::{ConnectTimedOut, ConnectionFacts, Connector, Dial, NetworkDial};
 use crate::upstream::environment::{Proxies, ProxyEnvironment, Route};
 use crate::upstream::error::{TimeoutPhase, UpstreamError, UpstreamSetupError};
+use crate::upstream::framing::Framing;
 use crate::upstream::lanes::{Lanes, StreamLimit};
 
 pub mod body;
 pub mod connector;
 pub mod environment;
 pub mod error;
+pub mod framing;
 pub mod lanes;
 pub mod tls;
 
@@ -167,7 +169,8 @@ impl HttpUpstream {
         request: Request<OutgoingBody>,
     ) -> Result<Response<IncomingBody>, UpstreamError> {
         let mut deadline = Box::pin(sleep(self.limits.total));
-        let request = self.measured(self.addressed(request), deadline.as_mut()).await?;
+        let mut request = self.measured(self.addressed(request), deadline.as_mut()).await?;
+        framing::announce_nothing(&mut request);
         let again = repeatable(&request);
         let lanes = if again.is_some() { &self.pooled } else { &self.recent };
         let (first, berth) = lanes.board();
@@ -180,7 +183,10 @@ impl HttpUpstream {
         let mut response = outcome.map_err(|failure| failure.error)?;
         response.extensions_mut().clear();
         response.extensions_mut().insert(attempts);
-        Ok(response.map(|body| Download::new(body, self.limits.idle, deadline).aboard(berth).boxed_unsync()))
+        let version = response.version();
+        Ok(response.map(|body| {
+            Download::new((version, body), self.limits.idle, deadline).aboard(berth).boxed_unsync()
+        }))
     }
 
     /// Makes the request one for upstream: `Host` from the URI, and our credential for a forwarding proxy.
@@ -207,14 +213,23 @@ impl HttpUpstream {
         request: Request<OutgoingBody>,
         deadline: Pin<&mut Sleep>,
     ) -> Result<Request<OutgoingBody>, UpstreamError> {
-        if request.body().size_hint().exact().is_some() {
+        // One that is said to be empty, and has not ended, may be malformed (RFC 9113 §8.1.1).
+        let is_ended = request.body().is_end_stream();
+        if is_ended || request.body().size_hint().exact().is_some_and(|length| 0 < length) {
             return Ok(request);
         }
         let (mut head, body) = request.into_parts();
         head.headers.remove(TRANSFER_ENCODING);
         tokio::select! {
             biased;
-            measured = measure(body, self.limits.idle) => Ok(Request::from_parts(head, measured?)),
+            measured = measure(body, self.limits.idle) => {
+                let body = measured?;
+                // hyper would take a GET whose length nobody tells for one without a body.
+                if body.size_hint().exact().is_none() {
+                    head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+                Ok(Request::from_parts(head, body))
+            }
             // Nothing was sent yet.
             () = deadline => Err(UpstreamError::request_body(RequestBodyStalled)),
         }
@@ -230,11 +245,11 @@ impl HttpUpstream {
         let total = self.limits.total;
         let mut request = request.map(|body| Upload::new(body, upload, total));
         let connection = capture_connection(&mut request);
-        let boarding = board(connection, request.method().clone());
+        let boarding = board(connection.clone(), request.method().clone());
         let mut answer = client.request(request);
         tokio::select! {
             biased;
-            outcome = &mut answer => return conclude(outcome, &progress),
+            outcome = &mut answer => return conclude(outcome, &progress, &connection),
             () = deadline.as_mut() => return Err(progress.borrow().expired().into()),
             () = boarding => {}
         }
@@ -242,7 +257,7 @@ impl HttpUpstream {
             let stage = progress.borrow_and_update().clone();
             tokio::select! {
                 biased;
-                outcome = &mut answer => return conclude(outcome, &progress),
+                outcome = &mut answer => return conclude(outcome, &progress, &connection),
                 () = deadline.as_mut() => return Err(stage.expired().into()),
                 Ok(()) = progress.changed() => {}
                 () = sleep(self.limits.of(&stage)) => return Err(stage.stalled().into()),
@@ -314,21 +329,25 @@ fn repeatable(request: &Request<OutgoingBody>) -> Option<Request<OutgoingBody>> 
 
 /// Waits until the request has a connection.
 async fn board(mut connection: CaptureConnection, method: Method) {
-    let boarded = connection.wait_for_connection_metadata().await;
+    if let Some(connected) = connection.wait_for_connection_metadata().await.as_ref() {
+        let mut extras = Extensions::new();
+        connected.get_extras(&mut extras);
+        if let Some(facts) = extras.get::<ConnectionFacts>() {
+            facts.await_answer();
+        }
+    }
     // uwsgi answers HEAD with a body. What is left of it on an HTTP/1.1 connection must not meet the next request.
-    if let Some(connected) = boarded.as_ref()
-        && method == Method::HEAD
-        && !connected.is_negotiated_h2()
-    {
-        connected.poison();
+    if method == Method::HEAD {
+        leave(&connection);
     }
 }
 
 fn conclude(
     outcome: Result<Response<Incoming>, ClientError>,
     progress: &watch::Receiver<UploadStage>,
+    connection: &CaptureConnection,
 ) -> Result<Response<Incoming>, Failure> {
-    let response = outcome.map_err(|error| failure_of(error, &progress.borrow()))?;
+    let mut response = outcome.map_err(|error| failure_of(error, &progress.borrow()))?;
     if let Some(facts) = response.extensions().get::<ConnectionFacts>() {
         facts.note_answer();
     }
@@ -336,7 +355,22 @@ fn conclude(
         // "A server MUST NOT switch to a protocol that was not indicated by the client" (RFC 9110 §7.8).
         return Err(UpstreamError::broken("switched protocols without being asked").into());
     }
-    Ok(response)
+    let framed = framing::settle(&mut response);
+    // Whoever answers before the end of a request may never read the rest of it.
+    let is_early = !matches!(*progress.borrow(), UploadStage::Complete);
+    if is_early || !matches!(framed, Ok(Framing::Plain)) {
+        leave(connection);
+    }
+    framed.map(|_| response).map_err(|error| UpstreamError::broken(error).into())
+}
+
+/// Sees to it that an HTTP/1.1 connection serves no other request.
+fn leave(connection: &CaptureConnection) {
+    if let Some(connected) = connection.connection_metadata().as_ref()
+        && !connected.is_negotiated_h2()
+    {
+        connected.poison();
+    }
 }
 
 fn failure_of(error: ClientError, stage: &UploadStage) -> Failure {
@@ -368,7 +402,6 @@ fn repeat_after(error: &ClientError) -> Repeat {
 mod tests {
     use std::path::PathBuf;
 
-    use http::HeaderValue;
     use http_body::Frame;
     use http_body_util::{Channel, Full};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, StatusCode, response};
+use http::{Request, StatusCode, Version, response};
 use http_body_util::{BodyExt as _, Limited};
 
 use crate::budget::ask::Patience;
@@ -31,6 +31,7 @@ use crate::proxy::outgoing::{self, Codings};
 use crate::proxy::reply::{self, Reply};
 use crate::regions::DirectedRequest;
 use crate::routes::spelling::normalized_path;
+use crate::upstream::body::Ended;
 use crate::upstream::error::UpstreamFault;
 use crate::upstream::{OnInterim, OutgoingBody};
 
@@ -260,8 +261,9 @@ pub fn failed(failure: ForwardFailure, reason: ForwardReason, status: Option<Sta
     }
 }
 
-/// Returns a client's body in the form in which it goes upstream; it fails when it has become larger than `most`.
-pub fn outgoing_body<B>(body: B, most: u64) -> OutgoingBody
+/// Returns a client's body, which comes by this version, in the form in which it goes upstream; it fails when it has become
+/// larger than `most`.
+pub fn outgoing_body<B>(body: B, (version, most): (Version, u64)) -> OutgoingBody
 where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<crate::upstream::BoxError>,
@@ -269,5 +271,6 @@ where
     if body.is_end_stream() {
         return body.map_err(Into::into).boxed_unsync();
     }
-    Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX)).boxed_unsync()
+    let body = Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX)).boxed_unsync();
+    if version == Version::HTTP_2 { Ended::new(body).boxed_unsync() } else { body }
 }

@@ -3,7 +3,8 @@
 //! [`Upload`] tells how far the request's body has come, because the clock for the answer starts when all of it was
 //! handed over. [`Download`] bounds the pauses in the answer's body. [`measure`] reads a body of unknown length ahead.
 //!
-//! Invariant: a body that timed out or broke ends in an error, so that nobody takes what came for the whole.
+//! Invariants: a body that timed out or broke ends in an error, so that nobody takes what came for the whole; trailers go
+//! neither way.
 //! Not here: what is done about it (`upstream`, `proxy`).
 
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -126,12 +128,13 @@ impl Body for Upload {
             Poll::Ready(Some(Err(error))) => {
                 Poll::Ready(Some(Err(self.fail(UpstreamError::request_body(error)))))
             }
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
                 let is_last = self.body.is_end_stream();
                 self.stage.send_replace(if is_last { UploadStage::Complete } else { UploadStage::Taken });
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(None) => {
+            // Trailers end a body. Nobody has looked through their fields, so they go no further.
+            Poll::Ready(Some(Ok(_)) | None) => {
                 self.stage.send_replace(UploadStage::Complete);
                 Poll::Ready(None)
             }
@@ -160,11 +163,51 @@ impl Drop for Upload {
     }
 }
 
+/// A stream of HTTP/2 that was reset without an error, and without having ended. hyper takes it for one that has ended.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("the stream was reset before its end")]
+pub struct ResetBeforeEnd;
+
+/// The body of a request over HTTP/2, which ends only where its stream does.
+#[derive(Debug)]
+pub struct Ended(OutgoingBody);
+
+impl Ended {
+    /// Watches how `body` ends.
+    pub fn new(body: OutgoingBody) -> Self {
+        Self(body)
+    }
+}
+
+impl Body for Ended {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.0).poll_frame(context) {
+            Poll::Ready(None) if !self.0.is_end_stream() => Poll::Ready(Some(Err(Box::new(ResetBeforeEnd)))),
+            polled => polled,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
 /// The body of an answer, bounded in its pauses and its end.
 #[derive(Debug)]
 pub struct Download {
     /// Dropped with the first error: that closes the connection, or resets the stream.
     body: Option<Incoming>,
+    version: Version,
     idle: Duration,
     pause: Option<Pin<Box<Sleep>>>,
     deadline: Pin<Box<Sleep>>,
@@ -173,9 +216,9 @@ pub struct Download {
 }
 
 impl Download {
-    /// Watches `body` until the exchange's `deadline`; no pause may be longer than `idle`.
-    pub fn new(body: Incoming, idle: Duration, deadline: Pin<Box<Sleep>>) -> Self {
-        Self { body: Some(body), idle, pause: None, deadline, berth: None }
+    /// Watches `body`, which comes by this version, until the exchange's `deadline`; no pause may be longer than `idle`.
+    pub fn new((version, body): (Version, Incoming), idle: Duration, deadline: Pin<Box<Sleep>>) -> Self {
+        Self { body: Some(body), version, idle, pause: None, deadline, berth: None }
     }
 
     /// Keeps the exchange's place until the end.
@@ -215,6 +258,13 @@ impl Body for Download {
         this.pause = None;
         match polled {
             Poll::Ready(Some(Err(error))) => this.fail(UpstreamError::broken(error)),
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
+                this.body = None;
+                Poll::Ready(None)
+            }
+            Poll::Ready(None) if this.version == Version::HTTP_2 && !this.is_end_stream() => {
+                this.fail(UpstreamError::broken(ResetBeforeEnd))
+            }
             other => other.map_err(UpstreamError::broken),
         }
     }
@@ -249,7 +299,7 @@ pub async fn measure(mut body: OutgoingBody, idle: Duration) -> Result<OutgoingB
             .transpose()
             .map_err(UpstreamError::request_body)?;
         let Some(frame) = frame else { return Ok(whole(&held, length)) };
-        // Trailers have no place beside `Content-Length` and are let go; after a longer body they never get here.
+        // Trailers have no place beside `Content-Length` and are let go.
         if let Ok(data) = frame.into_data() {
             length = length.saturating_add(data.len());
             held.push_back(data);

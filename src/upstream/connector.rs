@@ -3,7 +3,7 @@
 //! [`NetworkDial`] goes over TCP, through a proxy where the environment says so, and speaks TLS where the scheme does;
 //! tests dial in-memory pipes instead. [`Connector`] puts the deadline around either.
 //!
-//! Invariants: connecting is bounded, with all that belongs to it (name, proxy, TLS); a connection's
+//! Invariants: connecting is bounded, with all that belongs to it (name, proxy, TLS); so is what comes before an answer; a connection's
 //! [`ConnectionFacts`] follow from what its reads and writes returned, not from a guess at an error's text.
 //! Not here: keeping connections for the next request (hyper-util's pool).
 
@@ -13,7 +13,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -79,6 +79,11 @@ pub enum Protocol {
 #[error("connecting took too long")]
 pub struct ConnectTimedOut;
 
+/// Upstream sent more than any head holds, and no answer.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("too much came before an answer")]
+pub struct TooMuchAwaited;
+
 impl ConnectTimedOut {
     /// Returns whether an error is at bottom a timeout of connecting, ours or the kernel's.
     pub fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
@@ -141,17 +146,47 @@ struct Facts {
     is_dead: AtomicBool,
     /// Bytes came in after the last ones that went out.
     is_answering: AtomicBool,
+    /// How many bytes may still come before the head of the answer that is awaited; any number where none is.
+    patience: AtomicUsize,
 }
+
+/// Most bytes before the head of an answer is there, with all interim answers before it: what hyper may read of one head, and
+/// as much again. It reads interim answers without end, and does nothing else meanwhile.
+const MOST_AWAITED: usize = 1024 * 1024;
 
 impl ConnectionFacts {
     fn new(protocol: Protocol) -> Self {
         let [has_served, is_dead, is_answering] = [(); 3].map(|()| AtomicBool::new(false));
-        Self(Arc::new(Facts { protocol, has_served, is_dead, is_answering }))
+        let patience = AtomicUsize::new(usize::MAX);
+        Self(Arc::new(Facts { protocol, has_served, is_dead, is_answering, patience }))
+    }
+
+    /// Notes that an answer is awaited.
+    pub fn await_answer(&self) {
+        match self.0.protocol {
+            Protocol::Http1 | Protocol::Http1ToProxy => {
+                self.0.patience.store(MOST_AWAITED, Ordering::Relaxed);
+            }
+            // Others may have answers on the same connection.
+            Protocol::Http2 => {}
+        }
     }
 
     /// Notes that the head of an answer arrived.
     pub fn note_answer(&self) {
         self.0.has_served.store(true, Ordering::Relaxed);
+        self.0.patience.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// Lets bytes come in, unless they are too many.
+    fn spend(&self, count: usize) -> io::Result<usize> {
+        let left = self.0.patience.load(Ordering::Relaxed);
+        if left == usize::MAX {
+            return Ok(count);
+        }
+        let left = left.checked_sub(count).ok_or_else(|| io::Error::other(TooMuchAwaited))?;
+        self.0.patience.store(left, Ordering::Relaxed);
+        Ok(count)
     }
 
     /// Returns whether the connection had served, then died, and brought no byte of an answer to the last request.
@@ -225,10 +260,10 @@ impl AsyncRead for TrackedStream {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         polled.map(|read| {
-            let read = read.map(|()| buffer.filled().len().saturating_sub(before));
             if let Some(settings) = &mut self.settings {
                 settings.read(buffer.filled().get(before..).unwrap_or_default());
             }
+            let read = read.and_then(|()| self.facts.spend(buffer.filled().len().saturating_sub(before)));
             self.facts.note_read(&read);
             read.map(|_| ())
         })
