@@ -17,9 +17,7 @@ use crate::admission::aliases::Aliases;
 use crate::admission::base::{Bases, PublicBase};
 use crate::admission::sizes::Sizes;
 use crate::config::{Config, Cookies, PassThrough};
-use crate::credential::{
-    BudgetIdentity, Credential, CredentialKeys, CredentialKind, CredentialPartition, Fingerprint,
-};
+use crate::credential::{BudgetIdentity, Credential, CredentialKeys, CredentialPartition, Fingerprint};
 use crate::handling::{ForwardReason, Refusal, RefusalReason};
 use crate::headers;
 use crate::headers::via;

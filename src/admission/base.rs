@@ -246,7 +246,7 @@ mod tests {
         for (scheme, expected) in [("https", true), ("HTTP", true), ("ftp", false), ("ws", false)] {
             let head =
                 head(Version::HTTP_11, &format!("{scheme}://a.example/api/0/"), &[("host", "a.example")]);
-            assert_eq!(bases("", &[]).of(&head, PEER).is_ok(), expected, "{scheme}");
+            assert_eq!(bases("", &[]).of(&head, &PEER).is_ok(), expected, "{scheme}");
         }
     }
 

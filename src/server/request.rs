@@ -111,7 +111,7 @@ fn without_body<B: Body<Data = Bytes> + Unpin>(mut response: Response<Reply<B>>)
     {
         response.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
     }
-    response.map(|reply| Reply { content: Content::Nothing, ..reply })
+    response.map(|reply| Reply { content: Content::Nothing, ticket: reply.ticket, progress: reply.progress })
 }
 
 /// The body of an answer, and with it the request's place in the count.

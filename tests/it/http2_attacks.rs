@@ -137,11 +137,11 @@ async fn floods_of_frames_that_carry_nothing_end_their_connection() {
     let one = 1_u32.to_be_bytes();
     let ping = frame(PING, 0, 0, b"12345678");
     let rows: [(&str, &[u8], Vec<u8>); 7] = [
-        ("PING", b"", ping),                                           // CVE-2019-9512
-        ("SETTINGS", b"", frame(SETTINGS, 0, 0, b"")),                 // CVE-2019-9515
-        ("SETTINGS acknowledged", b"", frame(SETTINGS, 1, 0, b"")),    //
-        ("PRIORITY", b"", frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 9])),    // CVE-2019-9513
-        ("empty DATA", &open, frame(DATA, 0, 1, b"")),                 // CVE-2019-9518
+        ("PING", b"", ping),                                             // CVE-2019-9512
+        ("SETTINGS", b"", frame(SETTINGS, 0, 0, b"")),                   // CVE-2019-9515
+        ("SETTINGS acknowledged", b"", frame(SETTINGS, 1, 0, b"")),      //
+        ("PRIORITY", b"", frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 9])),      // CVE-2019-9513
+        ("empty DATA", &open, frame(DATA, 0, 1, b"")),                   // CVE-2019-9518
         ("WINDOW_UPDATE by one", b"", frame(WINDOW_UPDATE, 0, 0, &one)), // CVE-2019-9511
         ("frames of no kind", b"", frame(UNKNOWN, 0, 0, b"")),
     ];
@@ -153,7 +153,8 @@ async fn floods_of_frames_that_carry_nothing_end_their_connection() {
 #[tokio::test(start_paused = true)]
 async fn rapid_reset_ends_its_connection_after_a_bounded_number_of_requests() {
     // CVE-2023-44487: ask and take back, as fast as it goes.
-    let pair = |number| [headers(odd(number), ASK, Ends::Yes), frame(RESET, 0, odd(number), &[0, 0, 0, 8])].concat();
+    let pair =
+        |number| [headers(odd(number), ASK, Ends::Yes), frame(RESET, 0, odd(number), &[0, 0, 0, 8])].concat();
     let house = House::new();
     let sent = house.flood(b"", pair).await;
     assert!(sent < 2000, "{sent}");
@@ -215,8 +216,10 @@ async fn an_answer_for_which_no_window_is_opened_is_given_up() {
     let house = House::new();
     let (mut stream, serving) = house.connect();
     let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
-    let large: Vec<(&[u8], &[u8])> =
-        ASK.iter().map(|(name, value)| if *name == b":path" { (*name, &b"/large"[..]) } else { (*name, *value) }).collect();
+    let large: Vec<(&[u8], &[u8])> = ASK
+        .iter()
+        .map(|(name, value)| if *name == b":path" { (*name, &b"/large"[..]) } else { (*name, *value) })
+        .collect();
     let asks: Vec<u8> = (0..100).flat_map(|number| headers(odd(number), &large, Ends::Yes)).collect();
     stream.write_all(&[PREFACE, &no_window, &asks].concat()).await.unwrap();
     let answering = async {

@@ -12,6 +12,7 @@ mod credentials;
 mod end_to_end;
 mod explaining;
 mod hostile;
+mod http2_attacks;
 mod interim;
 mod isolation;
 mod lifetimes;
