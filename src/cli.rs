@@ -365,6 +365,7 @@ fn until_signal(
     });
     // A look-up in the resolver's thread may hang; it must not keep the process from ending.
     runtime.shutdown_background();
+    logging::finish();
     result
 }
 

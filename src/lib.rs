@@ -277,6 +277,8 @@ async fn serve_clients(
 /// Begins what goes on besides serving, until the process ends: housekeeping, reloads, telling what the log left out.
 fn work_in_background(config: &Config, proxy: &Proxy, controls: &Controls) -> JoinSet<()> {
     let metrics = proxy.shared_metrics();
+    let losses = proxy.shared_metrics();
+    controls.log.losses_counted_by(move |lines| losses.lines_lost(lines));
     controls.log.counted_by(move || metrics.line_suppressed());
     let reloader = Reloader::new(config.clone(), controls.log.clone(), proxy.clone());
     let mut background = JoinSet::new();

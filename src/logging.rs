@@ -4,11 +4,13 @@
 //! Both may be changed while the process runs ([`control`]).
 //!
 //! Invariants: a panic's own message is never logged, because it may quote what it was working on; a log that cannot
-//! be written stops nothing. Dependencies speak only when something is wrong.
+//! be written, or that nobody reads, stops nothing and nobody ([`writing`]). Dependencies speak only when something is wrong.
 //! Not here: what is logged, which each room decides; which requests get a line (`proxy::lines`).
 
 use std::io::{self, IsTerminal, Write};
 use std::panic::{self, PanicHookInfo};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
@@ -23,18 +25,32 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 use crate::config::log::{LogConfig, LogFormat, LogLevel};
 use crate::logging::control::{LogControl, TARGET};
 use crate::logging::limit::Limit;
+use crate::logging::writing::LineWriter;
 
 pub mod control;
 pub mod limit;
 pub mod limiter;
+pub mod writing;
 
 /// The target prefix of our own lines.
 const OWN_TARGET: &str = "sentrybox";
 
+/// How long the end of the process waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// What writes the process's log.
+static WRITER: OnceLock<LineWriter> = OnceLock::new();
+
 /// Why the log could not be set up.
 #[derive(Debug, Error)]
-#[error("could not set up the log")]
-pub struct LoggingError(#[from] SetGlobalDefaultError);
+pub enum LoggingError {
+    /// There is one already.
+    #[error("could not set up the log")]
+    Another(#[from] SetGlobalDefaultError),
+    /// There is no thread to write it.
+    #[error("could not start the thread that writes the log")]
+    Thread(#[from] io::Error),
+}
 
 /// The shape of the lines, once it is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +88,24 @@ impl Shape {
 /// Sets up the process's log on standard error, and returns the control of it.
 ///
 /// # Errors
-/// It is set up already.
+/// It is set up already, or the system gives no thread to write it.
 pub fn init(config: &LogConfig) -> Result<LogControl, LoggingError> {
     let shape = Shape::of(config.format, || io::stderr().is_terminal());
     let control = LogControl::new(config);
-    tracing::subscriber::set_global_default(subscriber(&control, shape, io::stderr))?;
+    let writer = LineWriter::start(io::stderr())?;
+    let lines = writer.clone();
+    tracing::subscriber::set_global_default(subscriber(&control, shape, move || lines.clone()))?;
+    control.written_by(writer.clone());
+    // Fails only where one is set up already, and then this is not reached.
+    drop(WRITER.set(writer));
     Ok(control)
+}
+
+/// Lets what was logged be written before the process ends; not for long, for perhaps nobody reads it.
+pub fn finish() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush_within(LAST_LINES);
+    }
 }
 
 /// Makes panics log where they happened, and nothing of what they say.

@@ -56,6 +56,7 @@
 //! | `sentrybox_config_last_reload_success_timestamp_seconds` | gauge | | last reload that was accepted, or the start, since the Unix epoch |
 //! | `sentrybox_config_reloads_total` | counter | `outcome` | configurations that were read anew, and what became of them |
 //! | `sentrybox_certificate_reloads_total` | counter | `outcome` | certificates of the listener that were read anew, and what became of them |
+//! | `sentrybox_log_lines_lost_total` | counter | | log lines that could not be written: the disk is full, or nobody reads them |
 //! | `sentrybox_log_lines_suppressed_total` | counter | | log lines that were left out, because there were too many of their kind |
 //! | `sentrybox_trace_spans_total` | counter | `outcome` | spans that ended, and what became of them |
 //! | `sentrybox_accept_errors_total` | counter | | failed attempts to accept a connection |
@@ -131,6 +132,7 @@ pub struct Metrics {
     registry: Registry,
     panics: Counter,
     suppressed_lines: Counter,
+    lost_lines: Counter,
     /// What clients asked, and what became of it.
     pub requests: RequestMetrics,
     /// What upstream was asked.
@@ -162,6 +164,7 @@ impl Metrics {
         registry.register_collector(Box::new(Process::started(started)));
         let ours = registry.sub_registry_with_prefix("sentrybox");
         let panics = counter(ours, "panics", "Requests whose work panicked");
+        let lost_lines = counter(ours, "log_lines_lost", "Log lines that could not be written");
         let suppressed_lines = counter(ours, "log_lines_suppressed", "Log lines that were left out");
         let build: Family<[(&'static str, &'static str); 1], Gauge> = Family::default();
         build.get_or_create_owned(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
@@ -169,6 +172,7 @@ impl Metrics {
         Self {
             panics,
             suppressed_lines,
+            lost_lines,
             requests: RequestMetrics::register(ours, &labels.routes),
             upstream: UpstreamMetrics::register(ours),
             regions: RegionMetrics::register(ours),
@@ -200,6 +204,11 @@ impl Metrics {
     /// Counts a log line that was left out.
     pub fn line_suppressed(&self) {
         self.suppressed_lines.inc();
+    }
+
+    /// Counts log lines that could not be written.
+    pub fn lines_lost(&self, lines: u64) {
+        self.lost_lines.inc_by(lines);
     }
 
     /// Renders every metric.

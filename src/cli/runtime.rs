@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::logging;
 use crate::reload::ReloadSource;
 
 /// Completes on the first signal to end.
@@ -54,6 +55,7 @@ pub fn shutdown_signal() -> io::Result<Shutdown> {
         }
         signals.next().await;
         warn!("ended by a second signal");
+        logging::finish();
         std::process::exit(1);
     });
     Ok(Box::pin(async move { drop(receiver.await) }))

@@ -18,6 +18,7 @@ use crate::clock::Stopwatch;
 use crate::config::log::{LogConfig, LogLevel};
 use crate::logging::limit;
 use crate::logging::limiter::Limiter;
+use crate::logging::writing::LineWriter;
 
 /// The target of this file's lines: they are about the log itself, and always written.
 pub const TARGET: &str = module_path!();
@@ -38,6 +39,7 @@ struct Shared {
     limiter: Mutex<Limiter>,
     watch: Stopwatch,
     count: OnceLock<Count>,
+    writer: OnceLock<LineWriter>,
 }
 
 type Dial = Box<dyn Fn(LogLevel) + Send + Sync>;
@@ -53,6 +55,7 @@ impl LogControl {
             limiter: Mutex::new(Limiter::default()),
             watch: Stopwatch::start(),
             count: OnceLock::new(),
+            writer: OnceLock::new(),
         }))
     }
 
@@ -64,6 +67,18 @@ impl LogControl {
     /// Has every line that is left out counted by `count`; the first call wins.
     pub fn counted_by(&self, count: impl Fn() + Send + Sync + 'static) {
         let _ = self.0.count.set(Box::new(count));
+    }
+
+    /// Says what writes the lines; the first call wins.
+    pub fn written_by(&self, writer: LineWriter) {
+        let _ = self.0.writer.set(writer);
+    }
+
+    /// Has every line counted that cannot be written.
+    pub fn losses_counted_by(&self, count: impl Fn(u64) + Send + Sync + 'static) {
+        if let Some(writer) = self.0.writer.get() {
+            writer.losses_counted_by(count);
+        }
     }
 
     /// Returns the least severe level that is logged.
@@ -95,8 +110,9 @@ impl LogControl {
         let Some(most_per_second) = limited.filter(|_| event.metadata().target() != TARGET) else {
             return true;
         };
-        let (kind, now) = (limit::kind_of(event), self.0.watch.read());
-        let is_admitted = self.limiter().admits(kind, most_per_second, now, || limit::message_of(event));
+        // Read before anything is locked: it may panic, and a panic is logged.
+        let (kind, message) = (limit::kind_of(event), limit::message_of(event));
+        let is_admitted = self.limiter().admits(kind, most_per_second, self.0.watch.read(), || message);
         if !is_admitted && let Some(count) = self.0.count.get() {
             count();
         }
@@ -114,11 +130,20 @@ impl LogControl {
         }
     }
 
-    /// Tells now and then which lines were left out. Never ends.
+    /// Tells how many lines could not be written, once some can be again.
+    fn tell_lost(&self) {
+        let lost = self.0.writer.get().map(LineWriter::take_lost).unwrap_or_default();
+        if lost > 0 {
+            warn!(lost, "log lines lost");
+        }
+    }
+
+    /// Tells now and then which lines were left out, and how many were lost. Never ends.
     pub async fn keep_telling(self) {
         loop {
             time::sleep(TELLING).await;
             self.tell_suppressed();
+            self.tell_lost();
         }
     }
 

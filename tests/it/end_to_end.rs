@@ -25,6 +25,7 @@ mod serving;
 mod silos;
 mod stopping;
 mod traces;
+mod unread_logs;
 mod versions;
 mod webhooks;
 mod writing;

@@ -101,6 +101,7 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("sentrybox_config_last_reload_successful", "tests/it/end_to_end/reloading.rs"),
     ("sentrybox_config_last_reload_success_timestamp_seconds", "tests/it/end_to_end/reloading.rs"),
     ("sentrybox_config_reloads_total", "tests/it/end_to_end/reloading.rs"),
+    ("sentrybox_log_lines_lost_total", "tests/it/end_to_end/unread_logs.rs"),
     ("sentrybox_log_lines_suppressed_total", "tests/it/end_to_end/logs.rs"),
     ("sentrybox_trace_spans_total", "tests/it/traces.rs"),
     ("sentrybox_build_info", "src/metrics.rs"),
