@@ -654,4 +654,44 @@ mod tests {
         let Headroom { fields, pressure } = budget.headroom(&ask.limit);
         assert_eq!((fields.unwrap().remaining, pressure), (Some(38), Pressure::of(1, 40)));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_while_everything_is_locked_costs_nobody_else_anything() {
+        let budget = budget(1);
+        let held = budget.reserve(anybody(), LONG).await.unwrap();
+        let waiting = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.reserve(anybody(), LONG).await.map(drop) }
+        });
+        time::sleep(Duration::from_millis(1)).await;
+        let shared = budget.0.as_ref().unwrap();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _locked = (shared.scheduler.lock(), shared.alarm.lock());
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err() && shared.scheduler.is_poisoned() && shared.alarm.is_poisoned());
+        drop(answered(held));
+        assert_eq!(waiting.await.unwrap(), Ok(()));
+        assert!(budget.reserve(anybody(), LONG).await.is_ok());
+        assert_eq!((budget.taken(), budget.waiting()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_jumps_forward_opens_gates_and_strands_nobody() {
+        let budget = budget(1);
+        let clock = budget.0.as_ref().unwrap().clock.clone();
+        let ask = || ask_of("one", "/a/");
+        let held = budget.reserve(ask(), LONG).await.unwrap();
+        let waiting = tokio::spawn({
+            let (budget, ask) = (budget.clone(), ask());
+            async move { budget.reserve(ask, LONG).await.map(drop) }
+        });
+        time::sleep(Duration::from_millis(1)).await;
+        clock.jump(Duration::from_hours(3));
+        drop(held.settle(StatusCode::TOO_MANY_REQUESTS, &fields(&[("retry-after", "60")])));
+        let refused = waiting.await.unwrap().unwrap_err();
+        assert_eq!((refused.hold, budget.waiting()), (Hold::Gate, 0));
+        clock.jump(Duration::from_hours(3));
+        assert!(budget.reserve(ask(), LONG).await.is_ok());
+    }
 }

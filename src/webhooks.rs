@@ -612,6 +612,24 @@ mod tests {
         assert_eq!(waited(), 2);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_in_one_webhook_leaves_the_others_their_turn() {
+        let bench = Arc::new(Bench::new());
+        let poisoned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _locked = bench.webhooks.intake.lock();
+            panic!("on purpose");
+        }));
+        assert!(poisoned.is_err() && bench.webhooks.intake.is_poisoned());
+        for _ in 0..2 * MOST_UNTOLD {
+            let body =
+                Full::new(Bytes::from_static(b"{}")).map_frame(|_| -> Frame<Bytes> { panic!("on purpose") });
+            let (webhook, bench) = (bench.webhook(b"{}").map(|_| body), Arc::clone(&bench));
+            let answer = tokio::spawn(async move { bench.webhooks.answer(webhook).await });
+            assert!(answer.await.unwrap_err().is_panic());
+        }
+        bench.check(bench.webhook(&issue(7)), ACCEPTED).await;
+    }
+
     #[tokio::test]
     async fn a_listener_of_its_own_knows_one_path_only() {
         let bench = Bench::new();

@@ -236,4 +236,26 @@ mod tests {
         assert_eq!(boarding, Boarding::TookOff);
         assert_eq!((one.landed().await, two.landed().await), (Ok(1), Ok(2)));
     }
+
+    #[tokio::test]
+    async fn a_panic_while_the_table_is_locked_costs_nobody_else_anything() {
+        #[derive(Clone, PartialEq, Eq)]
+        struct Key(u8);
+        impl Hash for Key {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+                assert_ne!(self.0, 13, "on purpose");
+                self.0.hash(state);
+            }
+        }
+        let flights: Flights<Key, u8, RandomState> = Flights::new();
+        let (before, _) = flights.join(Key(1), || async { 1 });
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            flights.join(Key(13), || async { 13 });
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(before.landed().await, Ok(1));
+        let (after, boarding) = flights.join(Key(2), || async { 2 });
+        assert_eq!((after.landed().await, boarding), (Ok(2), Boarding::TookOff));
+        flights.all_landed().await;
+    }
 }

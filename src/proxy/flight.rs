@@ -32,6 +32,7 @@ use crate::proxy::body::{NotCollected, Obstacle, ReplyBody};
 use crate::proxy::landing::{Audience, Cargo, ForwardFailure, Landing, Parcel, Storage};
 use crate::proxy::outgoing;
 use crate::proxy::provenance::TakeOff;
+use crate::proxy::refreshing::Refresh;
 use crate::proxy::sharing;
 use crate::proxy::{Proxy, Target};
 use crate::routes::spelling::normalized_path;
@@ -119,15 +120,10 @@ impl Proxy {
         let mut span = itinerary.target.request.trace().enter(Step::Flight);
         span.note(Fact::Demand(itinerary.demand.label()));
         let itinerary = itinerary.within(&span);
+        let refresh = Refresh::begin(&self, &itinerary);
         let mut landing = self.fly_there(&itinerary).await;
         landing.trace = span.trace();
-        let outcome = if landing.is_fresh_again() { RefreshOutcome::Ok } else { RefreshOutcome::Failed };
-        match itinerary.demand {
-            Demand::Refreshment => self.metrics().flights.refreshed(outcome),
-            Demand::RefreshAhead => self.metrics().flights.refreshed_ahead(outcome),
-            Demand::Freshness | Demand::Validation => return landing,
-        }
-        self.note_refresh(&itinerary.target, outcome);
+        refresh.end(if landing.is_fresh_again() { RefreshOutcome::Ok } else { RefreshOutcome::Failed });
         landing
     }
 

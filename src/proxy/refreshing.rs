@@ -8,11 +8,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::cache::key::{CacheKey, KeyHashBuilder};
 use crate::metrics::store::RefreshOutcome;
-use crate::proxy::flight::Demand;
+use crate::proxy::flight::{Demand, Itinerary};
 use crate::proxy::{Proxy, Target};
 
 /// How long a key is left alone whose refresh has failed: the first time, and at the most.
@@ -66,8 +67,53 @@ impl Proxy {
     }
 
     /// Notes how a refresh ended.
-    pub fn note_refresh(&self, target: &Target, outcome: RefreshOutcome) {
+    fn note_refresh(&self, target: &Target, outcome: RefreshOutcome) {
         self.refresh_pauses().note(target.primary.key(), outcome, self.clock().now());
+    }
+}
+
+/// A flight, as far as it is a refresh; one that panics has failed, and the key is left alone as after any other failure.
+#[derive(Debug)]
+pub struct Refresh<'a> {
+    proxy: &'a Proxy,
+    itinerary: &'a Itinerary,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    InTheAir,
+    Landed,
+}
+
+impl<'a> Refresh<'a> {
+    /// Begins with a flight's taking off.
+    pub const fn begin(proxy: &'a Proxy, itinerary: &'a Itinerary) -> Self {
+        Self { proxy, itinerary, stage: Stage::InTheAir }
+    }
+
+    /// Counts how it ended, where it was one.
+    pub fn end(mut self, outcome: RefreshOutcome) {
+        self.note(outcome);
+    }
+
+    fn note(&mut self, outcome: RefreshOutcome) {
+        self.stage = Stage::Landed;
+        let flights = &self.proxy.metrics().flights;
+        match self.itinerary.demand {
+            Demand::Refreshment => flights.refreshed(outcome),
+            Demand::RefreshAhead => flights.refreshed_ahead(outcome),
+            Demand::Freshness | Demand::Validation => return,
+        }
+        self.proxy.note_refresh(&self.itinerary.target, outcome);
+    }
+}
+
+impl Drop for Refresh<'_> {
+    fn drop(&mut self) {
+        if self.stage == Stage::InTheAir && thread::panicking() {
+            self.note(RefreshOutcome::Failed);
+        }
     }
 }
 

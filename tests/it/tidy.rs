@@ -298,6 +298,22 @@ fn a_log_lines_message_is_a_constant() {
 }
 
 #[test]
+fn a_lock_is_taken_whatever_became_of_who_held_it_last() {
+    for source in sources("src").iter().filter(|source| source.room != "main") {
+        let code: String = source.statements().map(|(_, line)| line.trim()).collect();
+        let locked = [".lock()", ".read()", ".write()"].into_iter().flat_map(|call| {
+            code.match_indices(call).map(move |(place, _)| place + call.len()).collect::<Vec<_>>()
+        });
+        for place in locked {
+            let next = &code[place..];
+            let gives_up = [".unwrap()", ".expect(", ".ok()", "?", ".is_ok", ".map"];
+            let is_poisoned = gives_up.iter().any(|way| next.starts_with(way));
+            assert!(!is_poisoned, "{}: a panic elsewhere would be one here: {:.60}", source.path, next);
+        }
+    }
+}
+
+#[test]
 fn nobody_sleeps_and_nothing_is_left_undone() {
     for source in sources("src").iter().chain(&sources("tests/it")) {
         for (number, line) in (1..).zip(source.code.iter().chain(&source.tests)) {

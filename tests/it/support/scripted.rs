@@ -67,6 +67,7 @@ pub(crate) enum Chunk {
     Data(Bytes),
     Pause(Duration),
     Break,
+    Panic,
 }
 
 /// Whether an answer says how long its body is.
@@ -374,6 +375,7 @@ impl Body for ScriptedBody {
             match self.chunks.pop_front() {
                 None => return Poll::Ready(None),
                 Some(Chunk::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Some(Chunk::Panic) => panic!("on purpose"),
                 Some(Chunk::Pause(duration)) => self.pause = Some(Box::pin(sleep(duration))),
                 Some(Chunk::Break) => {
                     self.chunks.clear();
@@ -391,7 +393,7 @@ impl Body for ScriptedBody {
         let length = |chunk: &Chunk| match chunk {
             Chunk::Data(data) => data.len() as u64,
             Chunk::Pause(_) => 0,
-            Chunk::Break => 100, // announced, and never sent
+            Chunk::Break | Chunk::Panic => 100, // announced, and never sent
         };
         match self.length {
             Length::Announced => SizeHint::with_exact(self.chunks.iter().map(length).sum()),
