@@ -50,12 +50,17 @@ impl Clock {
         let elapsed = self.elapsed();
         let last = self.shared.last_check.load(Ordering::Relaxed);
         if elapsed.saturating_sub(last) >= micros(ANCHOR_INTERVAL) {
-            self.shared.last_check.store(elapsed, Ordering::Relaxed);
-            let wall = micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-            self.shared.epoch_at_origin.fetch_max(wall.saturating_sub(elapsed), Ordering::Relaxed);
+            self.anchor(elapsed, SystemTime::now());
         }
         let epoch = self.shared.epoch_at_origin.load(Ordering::Relaxed);
         UNIX_EPOCH + Duration::from_micros(epoch.saturating_add(elapsed))
+    }
+
+    /// Compares the anchor with what the system's clock shows.
+    fn anchor(&self, elapsed: u64, wall: SystemTime) {
+        self.shared.last_check.store(elapsed, Ordering::Relaxed);
+        let wall = micros(wall.duration_since(UNIX_EPOCH).unwrap_or_default());
+        self.shared.epoch_at_origin.fetch_max(wall.saturating_sub(elapsed), Ordering::Relaxed);
     }
 
     fn elapsed(&self) -> u64 {
@@ -64,7 +69,7 @@ impl Clock {
 
     /// Moves the anchor as a forward jump of the system's clock would.
     #[cfg(test)]
-    fn jump(&self, forward: Duration) {
+    pub(crate) fn jump(&self, forward: Duration) {
         self.shared.epoch_at_origin.fetch_add(micros(forward), Ordering::Relaxed);
     }
 }
@@ -121,5 +126,24 @@ mod tests {
         let before = clock.now();
         clock.jump(Duration::from_hours(2));
         assert!(clock.now().duration_since(before).unwrap() >= Duration::from_hours(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_the_system_clock_does_time_goes_on() {
+        const HOUR: Duration = Duration::from_hours(1);
+        let clock = Clock::start();
+        let start = clock.now();
+        let shown = |step: Duration| {
+            clock.anchor(clock.elapsed(), start + step);
+            clock.now().duration_since(start).unwrap()
+        };
+        assert_eq!(shown(2 * HOUR), 2 * HOUR, "forward it goes at once");
+        for step in [2 * HOUR, HOUR, Duration::ZERO] {
+            assert_eq!(shown(step), 2 * HOUR, "and never back");
+        }
+        clock.anchor(clock.elapsed(), UNIX_EPOCH);
+        assert_eq!(shown(3 * HOUR), 3 * HOUR);
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert_eq!(clock.now().duration_since(start).unwrap(), 3 * HOUR + Duration::from_secs(9));
     }
 }

@@ -182,8 +182,11 @@ pub fn retention(
 pub fn current_age(stored: &StoredResponse, now: SystemTime) -> CurrentAge {
     let since = |later: SystemTime, earlier| later.duration_since(earlier).unwrap_or_default();
     let provenance = stored.provenance();
-    // apparent_age = max(0, response_time - date_value);
-    let apparent_age = since(provenance.response_time, stored.date());
+    // apparent_age = max(0, response_time - date_value), "if the local clock is reasonably well synchronized to the origin
+    // server's clock". What tells neither its age nor its lifetime comes from no cache: then an old date says that the clocks
+    // differ, and must not make stale what has just been made.
+    let apparent_age =
+        if stored.tells_its_age() { since(provenance.response_time, stored.date()) } else { Duration::ZERO };
     // response_delay = response_time - request_time; corrected_age_value = age_value + response_delay;
     let response_delay = since(provenance.response_time, provenance.request_time);
     let corrected_age_value = stored.age_value().saturating_add(response_delay);
@@ -617,6 +620,16 @@ mod tests {
         check(IN_A_MINUTE, "0", (0, 7), 7);
         check(DATE.1, "junk", (3, 7), 10);
         check(DATE.1, "99999999999", (0, 1), 2_147_483_649);
+    }
+
+    #[test]
+    fn a_date_that_is_long_past_makes_nothing_old_that_tells_neither_age_nor_lifetime() {
+        let age = |pairs: &[(&str, &str)]| current_age(&stored(200, pairs), start() + seconds(7));
+        let old = ("date", HOUR_AGO);
+        assert_eq!(age(&[old]), CurrentAge(seconds(7)));
+        for telling in [("age", "0"), ("cache-control", "max-age=60"), ("expires", IN_A_MINUTE)] {
+            assert_eq!(age(&[old, telling]), CurrentAge(seconds(3_607)), "{telling:?}");
+        }
     }
 
     #[test]

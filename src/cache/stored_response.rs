@@ -180,6 +180,13 @@ impl StoredResponse {
         age_value(&self.fields)
     }
 
+    /// Returns whether it says how old it is, or how long it is fresh: what a cache on the way would say, or obey.
+    pub fn tells_its_age(&self) -> bool {
+        [header::AGE, header::CACHE_CONTROL, header::EXPIRES]
+            .iter()
+            .any(|name| self.fields.contains_key(name))
+    }
+
     /// Returns how many bytes the response takes in the store.
     pub fn weight(&self) -> u32 {
         let values: usize = self.fields.values().map(HeaderValue::len).sum();
