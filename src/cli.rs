@@ -294,7 +294,7 @@ fn perform(
             Ok(writeln!(output, "{report}").and_then(|()| output.flush())?)
         }
         Command::Explain(arguments) => {
-            let question = explain::question(&arguments, &config.admin, input)?;
+            let question = explain::question(&arguments, &config, input)?;
             let runtime = runtime::single_threaded().map_err(CommandError::Runtime)?;
             let explanation = runtime.block_on(explain::ask(&config.admin, question))?;
             Ok(writeln!(output, "{explanation}").and_then(|()| output.flush())?)

@@ -4,7 +4,7 @@
 //! Not here: what operators may ask and in which words (`admin`), whom to believe (`webhooks`).
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,9 +59,9 @@ async fn purge(
     Ok(PurgeReport { purged, depth, responses })
 }
 
-/// Explains a request that an operator describes, as if it came from this machine.
+/// Explains a request that an operator describes.
 async fn explain(proxy: Proxy, question: Question) -> Explanation {
-    let peer = Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let peer = Peer::new(SocketAddr::new(question.from, 0));
     proxy.explain(question.head, question.body, peer).await
 }
 

@@ -331,7 +331,7 @@ mod tests {
 
     /// Waits for longer than anything that is due may take.
     async fn a_while() {
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_mins(1)).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -24,8 +25,8 @@ use crate::credential::Credential;
 use crate::proxy::explaining::explanation::Explanation;
 
 /// What a question may say, as told to whoever asked another one.
-const EXPECTED: &str = "expected a JSON object with path, and perhaps token, method, host, and fields, an object of names and \
-    values";
+const EXPECTED: &str = "expected a JSON object with path, and perhaps token, method, host, from (an IP address), and fields, an \
+    object of names and values";
 
 /// Under which name a request is taken to come in that says none.
 const HOST: HeaderValue = HeaderValue::from_static("localhost");
@@ -37,6 +38,8 @@ pub struct Question {
     pub head: Parts,
     /// How its body would be framed, as its fields say.
     pub body: BodyFraming,
+    /// The address of the client that would send it.
+    pub from: IpAddr,
 }
 
 /// Why nothing was explained.
@@ -111,6 +114,7 @@ struct Body {
     token: Option<Secret>,
     method: Option<String>,
     host: Option<String>,
+    from: Option<IpAddr>,
     #[serde(default)]
     fields: BTreeMap<String, String>,
 }
@@ -134,8 +138,8 @@ impl Question {
             let credential = credential.ok_or(QuestionRefusal::Token)?;
             head.headers.insert(header::AUTHORIZATION, credential.field_value().clone());
         }
-        let body = framing(&head.headers).ok_or(QuestionRefusal::Fields)?;
-        Ok(Self { head, body })
+        let framing = framing(&head.headers).ok_or(QuestionRefusal::Fields)?;
+        Ok(Self { head, body: framing, from: body.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) })
     }
 }
 
@@ -184,7 +188,7 @@ mod tests {
     /// Says what a body asks for.
     #[track_caller]
     fn check(body: &str, expected: &str) {
-        let Question { head, body: framing } = read(body).unwrap();
+        let Question { head, body: framing, from: _ } = read(body).unwrap();
         let credential = head.headers.get(header::AUTHORIZATION).map_or(0, HeaderValue::len);
         let host = head.headers[header::HOST].to_str().unwrap();
         assert_eq!(format!("{} {} {host} {credential} {framing:?}", head.method, head.uri), expected);
@@ -200,6 +204,8 @@ mod tests {
         check(r#"{"path":"/a","fields":{"Content-Length":"3"}}"#, "GET /a localhost 0 Known(3)");
         check(r#"{"path":"/a","fields":{"content-length":"0"}}"#, "GET /a localhost 0 Absent");
         check(r#"{"path":"/a","fields":{"transfer-encoding":"chunked"}}"#, "GET /a localhost 0 Unknown");
+        assert_eq!(read(r#"{"path":"/a","from":"fd00::1"}"#).unwrap().from.to_string(), "fd00::1");
+        assert_eq!(read(r#"{"path":"/a"}"#).unwrap().from.to_string(), "127.0.0.1");
         let asked = read(r#"{"path":"/a","fields":{"Accept":"text/csv","x-a":"1, 2"}}"#).unwrap();
         assert_eq!(
             (&asked.head.headers["accept"], &asked.head.headers["x-a"]),
@@ -212,6 +218,7 @@ mod tests {
         for (body, part) in [
             ("", "expected a JSON object with path"),
             ("{}", "line 1, column 2"),
+            (r#"{"path":"/","from":"nowhere"}"#, "from (an IP address)"),
             (r#"{"path":"/","tokens":"x"}"#, "perhaps token, method, host"),
             (r#"{"path":"/","fields":{"a":1}}"#, "line 1, column"),
             (r#"{"path":"acme"}"#, "a path that begins with a slash"),

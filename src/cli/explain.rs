@@ -1,12 +1,12 @@
 //! `sentrybox explain`: asks the running proxy what would become of a request, and prints that.
 //!
-//! Invariant: the token is read from standard input, never from the command line; it leaves this process only towards this
-//! machine, and is never printed. Not here: what there is to say (`proxy::explaining`), how it looks
+//! Invariant: the token is read from standard input, never from the command line; it, and the shared secret, leave this process
+//! only towards this machine, and are never printed. Not here: what there is to say (`proxy::explaining`), how it looks
 //! (`proxy::explaining::screen`).
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::cli::fingerprint;
 use crate::cli::operator::{self, OperatorError, Order};
-use crate::config::AdminConfig;
+use crate::config::{AdminConfig, Config};
 
 /// How long the admin listener may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -35,6 +35,9 @@ pub struct ExplainArguments {
     /// Field of the request, as in 'Accept: text/csv'; may be given several times
     #[arg(long = "field", value_name = "NAME: VALUE")]
     fields: Vec<String>,
+    /// Address of the client that would send it [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
     /// Print JSON, for machines
     #[arg(long)]
     json: bool,
@@ -85,12 +88,12 @@ impl ExplainError {
 /// There is no token on standard input, or it may not be sent; a field is none.
 pub fn question(
     arguments: &ExplainArguments,
-    admin: &AdminConfig,
+    config: &Config,
     input: &mut dyn Read,
 ) -> Result<Order, ExplainError> {
     let mut question = Map::from_iter([("path".to_owned(), json!(arguments.path))]);
     if arguments.token_stdin {
-        question.insert("token".to_owned(), json!(token(admin, input)?));
+        question.insert("token".to_owned(), json!(token(&config.admin, input)?));
     }
     if let Some(method) = &arguments.method {
         question.insert("method".to_owned(), json!(method));
@@ -107,6 +110,15 @@ pub fn question(
     }
     if fields.contains_key("authorization") {
         return Err(ExplainError::Authorization);
+    }
+    if let Some(from) = arguments.from {
+        question.insert("from".to_owned(), json!(from));
+    }
+    // Whoever runs this with the proxy's own configuration knows the shared secret already.
+    let shared = &config.access.shared_secret;
+    if !shared.is_empty() && operator::is_here(config.admin.address) {
+        let field = config.access.shared_secret_header.to_ascii_lowercase();
+        fields.entry(field).or_insert_with(|| shared.expose().to_owned());
     }
     // The host has a place of its own.
     if let Some(host) = fields.remove("host") {
@@ -141,7 +153,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::load;
+    use crate::config::{Secret, load};
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -149,14 +161,14 @@ mod tests {
         arguments: ExplainArguments,
     }
 
-    fn asked(arguments: &[&str], admin: &AdminConfig, mut input: &[u8]) -> Result<Order, ExplainError> {
+    fn asked(arguments: &[&str], config: &Config, mut input: &[u8]) -> Result<Order, ExplainError> {
         let line = Line::try_parse_from(["explain"].iter().chain(arguments)).unwrap();
-        question(&line.arguments, admin, &mut input)
+        question(&line.arguments, config, &mut input)
     }
 
     #[track_caller]
     fn check(arguments: &[&str], accept: &str, expected: &str) {
-        let order = asked(arguments, &load::defaults().admin, b"sntryu_canary\n").unwrap();
+        let order = asked(arguments, &load::defaults(), b"sntryu_canary\n").unwrap();
         assert_eq!((order.path, order.accept), ("/explain", accept));
         // Values: the order of the keys is nobody's business.
         let body: serde_json::Value = serde_json::from_slice(&order.body).unwrap();
@@ -169,6 +181,7 @@ mod tests {
         check(&["--json", "/a"], "application/json", r#"{"fields":{},"path":"/a"}"#);
         let expected = r#"{"fields":{},"method":"HEAD","path":"/a","token":"sntryu_canary"}"#;
         check(&["/a", "--token-stdin", "--method", "HEAD"], "text/plain", expected);
+        check(&["/a", "--from", "::1"], "text/plain", r#"{"fields":{},"from":"::1","path":"/a"}"#);
         let fields = [
             "/a",
             "--field",
@@ -189,23 +202,38 @@ mod tests {
 
     #[test]
     fn a_token_stays_on_this_machine() {
-        let mut admin = load::defaults().admin;
-        admin.address = "10.0.0.1:9001".parse().unwrap();
-        let error = asked(&["/a", "--token-stdin"], &admin, b"sntryu_canary").unwrap_err();
+        let mut config = load::defaults();
+        config.admin.address = "10.0.0.1:9001".parse().unwrap();
+        let error = asked(&["/a", "--token-stdin"], &config, b"sntryu_canary").unwrap_err();
         assert!(matches!(error, ExplainError::Elsewhere(_)) && error.is_usage());
         assert!(error.to_string().contains("10.0.0.1:9001") && !error.to_string().contains("canary"));
-        assert!(asked(&["/a"], &admin, b"").is_ok());
+        assert!(asked(&["/a"], &config, b"").is_ok());
+    }
+
+    #[test]
+    fn the_shared_secret_of_the_configuration_goes_along_and_stays_on_this_machine() {
+        let mut config = load::defaults();
+        config.access.shared_secret = Secret::new("canary-canary-canary".to_owned());
+        let told = |config: &Config, arguments: &[&str]| {
+            let order = asked(arguments, config, b"").unwrap();
+            serde_json::from_slice::<Value>(&order.body).unwrap()["fields"].clone()
+        };
+        assert_eq!(told(&config, &["/a"]), json!({"x-sentrybox-secret": "canary-canary-canary"}));
+        let own = ["/a", "--field", "X-Sentrybox-Secret: another"];
+        assert_eq!(told(&config, &own), json!({"x-sentrybox-secret": "another"}));
+        config.admin.address = "10.0.0.1:9001".parse().unwrap();
+        assert_eq!(told(&config, &["/a"]), json!({}));
     }
 
     #[test]
     fn what_is_no_token_or_no_field_is_not_asked_about() {
-        let admin = load::defaults().admin;
+        let config = load::defaults();
         for input in [&b""[..], b" \n", b"\xff"] {
-            let error = asked(&["/a", "--token-stdin"], &admin, input).unwrap_err();
+            let error = asked(&["/a", "--token-stdin"], &config, input).unwrap_err();
             assert!(matches!(error, ExplainError::NoToken) && error.is_usage());
         }
         for field in ["sntryu_canary", "Authorization: Bearer sntryu_canary"] {
-            let error = asked(&["/a", "--field", field], &admin, b"").unwrap_err();
+            let error = asked(&["/a", "--field", field], &config, b"").unwrap_err();
             assert!(error.is_usage() && !error.to_string().contains("canary"), "{error}");
         }
     }

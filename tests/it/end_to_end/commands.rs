@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
-use crate::end_to_end::{OTHER, OWNER, Stage};
+use crate::end_to_end::{LIST, OTHER, OWNER, Stage};
 use crate::support::binary::sentrybox;
 use crate::support::http::Answer;
 
@@ -203,6 +203,27 @@ async fn explain_tells_what_then_happens_and_sends_nothing() {
     }
     let output = run(sentrybox().args(["explain", target, "--admin", &admin]), "");
     assert_eq!(output.status.code(), Some(1), "without the admin token: {output:?}");
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_who_is_served_without_being_told_the_shared_secret() {
+    let access = [
+        ("SENTRYBOX_ACCESS__SHARED_SECRET", "canary-canary-canary"),
+        ("SENTRYBOX_ACCESS__NETWORKS", "127.0.0.0/8, fd00::/8"),
+    ];
+    let stage = Stage::set(&access).await;
+    let admin = stage.binary.admin.to_string();
+    for (from, expected) in [
+        (&[][..], "detail=no-credential"),
+        (&["--from", "fd00::7"], "detail=no-credential"),
+        (&["--from", "192.0.2.7"], "detail=network-not-served"),
+        (&["--field", "X-Sentrybox-Secret: another"], "detail=shared-secret"),
+    ] {
+        let output = run(sentrybox().args(["explain", LIST, "--admin", &admin]).args(from).envs(access), "");
+        assert!(text(&output.stdout).contains(expected), "{from:?} {output:?}");
+        assert!(!format!("{output:?}").contains("canary"), "{output:?}");
+    }
     stage.close().await;
 }
 
