@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use sentrybox::config::load::defaults;
 use sentrybox::config::log::{LogConfig, LogLevel};
@@ -10,6 +10,8 @@ use sentrybox::logging::control::LogControl;
 use sentrybox::logging::{Shape, subscriber};
 use serde_json::Value;
 use tracing::subscriber::{DefaultGuard, set_default};
+
+static DEFAULTS: LazyLock<LogConfig> = LazyLock::new(|| defaults().log);
 
 /// What was said, as long as this lives.
 pub(crate) struct KeptLog {
@@ -35,7 +37,7 @@ impl Write for Sink {
 impl KeptLog {
     /// Keeps everything that is said from now on, as talkative as it gets.
     pub(crate) fn begin() -> Self {
-        let config = LogConfig { level: LogLevel::Debug, max_per_second: 0, ..defaults().log };
+        let config = LogConfig { level: LogLevel::Debug, max_per_second: 0, ..*DEFAULTS };
         let sink = Sink::default();
         let writer = sink.clone();
         let subscriber = subscriber(&LogControl::new(&config), Shape::Json, move || writer.clone());
