@@ -175,15 +175,19 @@ fn respelled(text: &str) -> String {
         }
         match letter {
             'a'..='z' | 'A'..='Z' | '0'..='9' if until <= place && place % 4 == 0 => {
-                spelled.push_str(&format!("%{:02x}", u32::from(letter)));
+                spelled.push_str(&escaped(letter).to_ascii_lowercase());
             }
             'a'..='z' | 'A'..='Z' | '0'..='9' if until <= place && place % 4 == 2 => {
-                spelled.push_str(&format!("%{:02X}", u32::from(letter)));
+                spelled.push_str(&escaped(letter));
             }
             letter => spelled.push(letter),
         }
     }
     spelled
+}
+
+fn escaped(letter: char) -> String {
+    format!("%{:02X}", u32::from(letter))
 }
 
 /// Returns the scheme in small letters and the rest, which is all that tells credentials apart.

@@ -157,58 +157,74 @@ fn check(meter: &Meter, now: SystemTime, under_way: usize) {
     let _ = (meter.pressure(&moment), meter.wait_behind(3), meter.is_idle(&moment));
 }
 
-/// Lets a meter live with a Sentry that counts as it says: so many in a second, so many at a time.
+/// A Sentry that counts as it says: so many in a second, so many at a time.
+struct Truthful {
+    per_second: u32,
+    at_once: u32,
+    /// The end of the last window that something was counted in, and how much.
+    counted: (u64, u32),
+    /// What is under way, and the end of the window in which it was counted.
+    under_way: Vec<(Errand, u64)>,
+    /// Whether it has said anything.
+    is_known: bool,
+}
+
+/// Lets a meter live with a Sentry that says the truth.
 fn truthful(input: &mut Unstructured<'_>) {
     let (Ok(per_second), Ok(at_once)) = (input.int_in_range(1..=8u32), input.int_in_range(1..=5u32)) else {
         return;
     };
+    let (counted, under_way) = ((0, 0), Vec::new());
+    let mut sentry = Truthful { per_second, at_once, counted, under_way, is_known: false };
     let mut meter = Meter::default();
-    let mut under_way: Vec<(Errand, u64)> = Vec::new();
-    let (mut now, mut counted, mut is_known) = (Duration::from_secs(START), (0, 0), false);
+    let mut now = Duration::from_secs(START);
     for _ in 0..200 {
         if input.is_empty() {
             return;
         }
-        let moment = UNIX_EPOCH + now;
         match input.int_in_range(0..=2u8).unwrap_or_default() {
-            0 => {
-                let at = Moment { now: moment, at_upstream: Some(moment), limits: Limits::Possible };
-                if meter.verdict(&at) == Verdict::Spend {
-                    let window = now.as_secs() + 1;
-                    counted = if counted.0 == window { (window, counted.1 + 1) } else { (window, 1) };
-                    let is_refused = per_second < counted.1 || at_once <= under_way.len() as u32;
-                    assert!(
-                        !(is_refused && is_known),
-                        "a request is refused: {counted:?}, {}",
-                        under_way.len()
-                    );
-                    under_way.push((meter.take_off(moment), window));
-                }
-            }
-            1 => {
-                if let Some((errand, window)) = under_way.pop() {
-                    let used = if counted.0 == window { counted.1 } else { per_second };
-                    let fields = LimitFields {
-                        limit: Some(per_second),
-                        remaining: Some(per_second.saturating_sub(used)),
-                        reset: Some(window),
-                        concurrent_limit: Some(at_once),
-                        concurrent_remaining: Some(at_once - under_way.len().min(at_once as usize) as u32),
-                    };
-                    let outcome = Outcome::Answered;
-                    let date = Some(UNIX_EPOCH + Duration::from_secs(window - 1));
-                    let seen = Observation {
-                        fields: Some(fields),
-                        outcome,
-                        date,
-                        retry_after: None,
-                        received: moment,
-                    };
-                    meter.settle(&seen, errand, (Some(moment), Duration::ZERO));
-                    is_known = true;
-                }
-            }
+            0 => sentry.ask(&mut meter, now),
+            1 => sentry.answer(&mut meter, now),
             _ => now += Duration::from_millis(u64::from(input.arbitrary::<u8>().unwrap_or_default()) * 10),
         }
     }
+}
+
+impl Truthful {
+    /// Counts a request, if it may be sent.
+    fn ask(&mut self, meter: &mut Meter, now: Duration) {
+        let moment = UNIX_EPOCH + now;
+        let at = Moment { now: moment, at_upstream: Some(moment), limits: Limits::Possible };
+        if meter.verdict(&at) != Verdict::Spend {
+            return;
+        }
+        let window = now.as_secs() + 1;
+        let before = if self.counted.0 == window { self.counted.1 } else { 0 };
+        self.counted = (window, before + 1);
+        let is_refused = self.per_second < self.counted.1 || self.at_once <= count(&self.under_way);
+        assert!(!(is_refused && self.is_known), "refused: {:?}, {:?}", self.counted, self.under_way);
+        self.under_way.push((meter.take_off(moment), window));
+    }
+
+    /// Answers the last request.
+    fn answer(&mut self, meter: &mut Meter, now: Duration) {
+        let Some((errand, window)) = self.under_way.pop() else { return };
+        let used = if self.counted.0 == window { self.counted.1 } else { self.per_second };
+        let fields = LimitFields {
+            limit: Some(self.per_second),
+            remaining: Some(self.per_second.saturating_sub(used)),
+            reset: Some(window),
+            concurrent_limit: Some(self.at_once),
+            concurrent_remaining: Some(self.at_once.saturating_sub(count(&self.under_way))),
+        };
+        let (received, date) = (UNIX_EPOCH + now, Some(UNIX_EPOCH + Duration::from_secs(window - 1)));
+        let outcome = Outcome::Answered;
+        let seen = Observation { fields: Some(fields), outcome, date, retry_after: None, received };
+        meter.settle(&seen, errand, (Some(received), Duration::ZERO));
+        self.is_known = true;
+    }
+}
+
+fn count<T>(of: &[T]) -> u32 {
+    u32::try_from(of.len()).unwrap()
 }

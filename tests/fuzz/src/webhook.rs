@@ -95,5 +95,6 @@ async fn answer(webhooks: &Webhooks, fields: &HeaderMap, body: &[u8]) -> (Status
 
 fn signature(body: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
-    hmac::sign(&key, body).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = |byte: u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap());
+    hmac::sign(&key, body).as_ref().iter().copied().flat_map(digits).collect()
 }

@@ -16,19 +16,30 @@ pub(crate) struct Script {
     pub(crate) steps: Vec<Step>,
 }
 
-/// How the proxy is configured.
+/// How the proxy is configured: a bit for each of the constants, and then how often a request is sent again.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Setting {
-    pub(crate) rules: bool,
-    pub(crate) ignores_directives: bool,
-    pub(crate) tells_lifetimes: bool,
-    pub(crate) caches_anonymous: bool,
-    pub(crate) has_budget: bool,
-    pub(crate) passes_cookies: bool,
-    pub(crate) is_small: bool,
-    pub(crate) logs_paths: bool,
-    pub(crate) settles: bool,
-    pub(crate) retries: u32,
+pub(crate) struct Setting(u16);
+
+impl Setting {
+    pub(crate) const RULES: u16 = 1;
+    pub(crate) const IGNORES_DIRECTIVES: u16 = 1 << 1;
+    pub(crate) const TELLS_LIFETIMES: u16 = 1 << 2;
+    pub(crate) const CACHES_ANONYMOUS: u16 = 1 << 3;
+    pub(crate) const HAS_BUDGET: u16 = 1 << 4;
+    pub(crate) const PASSES_COOKIES: u16 = 1 << 5;
+    pub(crate) const IS_SMALL: u16 = 1 << 6;
+    pub(crate) const LOGS_PATHS: u16 = 1 << 7;
+    pub(crate) const SETTLES: u16 = 1 << 8;
+
+    /// Returns whether one of the constants is set.
+    pub(crate) const fn has(self, bit: u16) -> bool {
+        self.0 & bit == bit
+    }
+
+    /// Returns how often a request is sent again.
+    pub(crate) fn retries(self) -> u32 {
+        u32::from(self.0 >> 9 & 3).min(2)
+    }
 }
 
 /// One thing that happens.
@@ -132,19 +143,7 @@ impl<'a> Arbitrary<'a> for Script {
 impl<'a> Arbitrary<'a> for Setting {
     fn arbitrary(input: &mut Unstructured<'a>) -> Result<Self> {
         let (one, two): (u8, u8) = input.arbitrary()?;
-        let bit = |byte: u8, place: u8| byte >> place & 1 == 1;
-        Ok(Self {
-            rules: bit(one, 0),
-            ignores_directives: bit(one, 1),
-            tells_lifetimes: bit(one, 2),
-            caches_anonymous: bit(one, 3),
-            has_budget: bit(one, 4),
-            passes_cookies: bit(one, 5),
-            is_small: bit(one, 6),
-            logs_paths: bit(one, 7),
-            settles: bit(two, 0),
-            retries: u32::from(two >> 1 & 3).min(2),
-        })
+        Ok(Self(u16::from_le_bytes([one, two])))
     }
 }
 
@@ -280,7 +279,9 @@ pub(crate) const DIRECTIVES: [&str; 11] = [
     "min-fresh=30",
 ];
 
-pub(crate) const ACCEPTS: [(&str, &str); 6] = [
+/// With the first one, a cookie is sent, too.
+pub(crate) const ACCEPTS: [(&str, &str); 7] = [
+    ("accept", "application/json"),
     ("accept", "application/json"),
     ("accept", "*/*"),
     ("accept-language", "de"),
