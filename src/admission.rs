@@ -352,6 +352,7 @@ mod tests {
     use super::*;
     use crate::config::cache::{ClassConfig, RuleConfig};
     use crate::config::load;
+    use crate::credential::CredentialKind;
     use crate::testing::{ID, PEER, TOKEN, admission, fields, head};
 
     const PROJECTS: &str = "GET /api/0/organizations/acme/projects/";
