@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -169,13 +169,25 @@ impl Drop for Upload {
 pub struct ResetBeforeEnd;
 
 /// The body of a request over HTTP/2, which ends only where its stream does.
+///
+/// Where its length is told, the last of it is held back until then: "a request … is also malformed if the value of a
+/// content-length header field does not equal the sum of the DATA frame payload lengths", and must not be forwarded (RFC 9113
+/// §8.1.1).
 #[derive(Debug)]
-pub struct Ended(OutgoingBody);
+pub struct Ended {
+    body: OutgoingBody,
+    last: Option<Bytes>,
+}
 
 impl Ended {
     /// Watches how `body` ends.
     pub fn new(body: OutgoingBody) -> Self {
-        Self(body)
+        Self { body, last: None }
+    }
+
+    /// Returns whether all that was announced is there, and the stream has not ended.
+    fn is_open_though_complete(&self) -> bool {
+        self.body.size_hint().exact() == Some(0) && !self.body.is_end_stream()
     }
 }
 
@@ -187,18 +199,34 @@ impl Body for Ended {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match Pin::new(&mut self.0).poll_frame(context) {
-            Poll::Ready(None) if !self.0.is_end_stream() => Poll::Ready(Some(Err(Box::new(ResetBeforeEnd)))),
-            polled => polled,
+        loop {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                None if !self.body.is_end_stream() => {
+                    return Poll::Ready(Some(Err(Box::new(ResetBeforeEnd))));
+                }
+                None => return Poll::Ready(self.last.take().map(|last| Ok(Frame::data(last)))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    // One that is empty adds nothing, and may come any number of times.
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) if self.is_open_though_complete() => self.last = Some(data),
+                    Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    // Trailers go no further.
+                    Err(_trailers) => {}
+                },
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.last.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        match &self.last {
+            Some(last) => SizeHint::with_exact(last.len() as u64),
+            None => self.body.size_hint(),
+        }
     }
 }
 

@@ -552,6 +552,12 @@ const DOWNGRADES: &[Row2] = &[
         BrokenOff(3, "h"),
     ),
     (
+        "a length that is too short, by and by",
+        &[METHOD, SCHEME, AUTHORITY, PATH, ID, (b"content-length", b"3")],
+        &[b"he", b"l", b"lo"],
+        BrokenOff(3, "he"),
+    ),
+    (
         "a length that is too long",
         &[METHOD, SCHEME, AUTHORITY, PATH, ID, (b"content-length", b"9")],
         HELLO,
