@@ -1,14 +1,12 @@
 //! HTTP/2 by hand: frames with fields that no library would write, and just enough reading to see what becomes of them.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longest that a stream may be left without a word.
-const LIMIT: Duration = Duration::from_secs(5);
+use crate::support::raw::LIMIT;
 
 /// How a connection starts, with empty settings.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";

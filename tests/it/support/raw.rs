@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Longest that one conversation may take.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// What upstream does next with a connection on which a request's head has come.
 #[derive(Debug, Clone)]
