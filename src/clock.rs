@@ -26,6 +26,8 @@ pub struct Clock {
 #[derive(Debug)]
 struct Anchor {
     origin: Instant,
+    /// The same moment, on the system's own monotonic clock.
+    system_origin: std::time::Instant,
     /// Microseconds since the Unix epoch at `origin`; only ever grows.
     epoch_at_origin: AtomicU64,
     /// Microseconds since `origin` when the system's clock was last read.
@@ -39,6 +41,7 @@ impl Clock {
         Self {
             shared: Arc::new(Anchor {
                 origin: Instant::now(),
+                system_origin: std::time::Instant::now(),
                 epoch_at_origin: AtomicU64::new(epoch),
                 last_check: AtomicU64::new(0),
             }),
@@ -54,6 +57,14 @@ impl Clock {
         }
         let epoch = self.shared.epoch_at_origin.load(Ordering::Relaxed);
         UNIX_EPOCH + Duration::from_micros(epoch.saturating_add(elapsed))
+    }
+
+    /// Returns what the system's clock shows, which may go back: for comparing with what other machines' clocks show, where
+    /// [`Clock::now`] would be ahead for as long as a backward step was.
+    pub fn system(&self) -> SystemTime {
+        // Nothing but under tests, where the runtime's time is not the system's.
+        let ahead = self.shared.origin.elapsed().saturating_sub(self.shared.system_origin.elapsed());
+        SystemTime::now() + ahead
     }
 
     /// Compares the anchor with what the system's clock shows.
@@ -126,6 +137,17 @@ mod tests {
         let before = clock.now();
         clock.jump(Duration::from_hours(2));
         assert!(clock.now().duration_since(before).unwrap() >= Duration::from_hours(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_systems_clock_is_shown_as_it_is_although_ours_is_ahead() {
+        let clock = Clock::start();
+        let before = clock.system();
+        clock.jump(Duration::from_hours(2));
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let passed = clock.system().duration_since(before).unwrap();
+        assert!(Duration::from_secs(59) < passed && passed < Duration::from_hours(1), "{passed:?}");
+        assert!(clock.system() < clock.now());
     }
 
     #[tokio::test(start_paused = true)]
