@@ -4,7 +4,7 @@
 //! Holds, whatever happens: nobody sees what was answered to another credential or another target; a 304 is for whoever was
 //! given what it has; what must not be stored is given once, a cookie too; nothing purged or written since is seen; where no
 //! rules of ours speak, nothing is reused beyond what upstream allowed; everybody is answered in time; nothing is left over; the
-//! log holds no token, no body, no query; upstream is asked with the client's own spelling.
+//! log holds no token, no body, no query; upstream is asked with the client's own spelling; what was explained happens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use arbitrary::{Arbitrary as _, Unstructured};
 use bytesize::ByteSize;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
+use sentrybox::admission::BodyFraming;
 use sentrybox::assembly::proxy_before;
 use sentrybox::cache::generations::PurgeDepth;
 use sentrybox::cache::invalidation::selector::Selector;
@@ -144,6 +145,7 @@ fn configure(config: &mut Config, setting: Setting) {
 /// Serves one client, and looks at what it gets.
 async fn serve(house: House, world: Arc<World>, ask: Ask) {
     let (request, asked) = ask_for(&world, ask);
+    let explanation = explain(&house, &request, &asked).await;
     let answered = timeout(DEADLINE, async {
         let (head, mut body) = house.proxy.serve(request, peer()).await.into_parts();
         let (mut arrived, mut end) = (Vec::new(), End::Whole);
@@ -160,11 +162,33 @@ async fn serve(house: House, world: Arc<World>, ask: Ask) {
     let is_head = asked.method == Method::HEAD && head.status.is_success();
     let has_none = head.status == 304 || head.status == 204 || is_head;
     assert!(body.is_empty() || !has_none, "{} to {} has a body", head.status, asked.method);
+    if let Some(foreseen) = explanation {
+        let is_hit = |status: &str| status.contains("; hit");
+        let told = format!("{:?}", head.headers.get("cache-status"));
+        assert_eq!(is_hit(&foreseen), is_hit(&told), "{asked:?} is explained otherwise: {foreseen}, {told}");
+    }
     let body = String::from_utf8_lossy(&body);
     if end == End::Whole && head.status == 200 && !has_none {
         assert!(body.ends_with(['}', ']']), "{asked:?} gets a part of an answer for the whole: {body}");
     }
     world.state().check(&asked, (head.status.as_u16(), &head.headers, &body));
+}
+
+/// Explains a request before it is served, and returns what `Cache-Status` would say; `None` where somebody else is under way,
+/// who may change it.
+async fn explain(house: &House, request: &Request<Full<bytes::Bytes>>, asked: &Asked) -> Option<String> {
+    let is_alone = house.proxy.flights().is_empty() && house.upstream.in_flight() == 0;
+    let head = request.clone().into_parts().0;
+    let framing = if asked.method.is_safe() { BodyFraming::Absent } else { BodyFraming::Known(2) };
+    let explanation = house.proxy.explain(head, framing, peer()).await;
+    let text = explanation.json();
+    for secret in SECRETS.iter().filter(|secret| !["mark-", "words-of-a-query"].contains(*secret)) {
+        assert!(!text.contains(secret), "an explanation tells {secret}: {text}");
+    }
+    for (other, _) in TOKENS.iter().filter(|(other, _)| *other != asked.who) {
+        assert!(!text.contains(&format!("mark-{other}-")), "{asked:?} is told what is for {other}: {text}");
+    }
+    is_alone.then_some(explanation.now.cache_status)
 }
 
 /// How a body ends.

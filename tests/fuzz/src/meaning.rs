@@ -32,7 +32,8 @@ pub(crate) fn segments(path: &str) -> Vec<Vec<u8>> {
     path.split('/').map(decoded).collect()
 }
 
-fn decoded(text: &str) -> Vec<u8> {
+/// Undoes the escapes of a text.
+pub(crate) fn decoded(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let (mut decoded, mut place) = (Vec::with_capacity(bytes.len()), 0);
     while place < bytes.len() {

@@ -6,6 +6,7 @@
 
 use sentrybox::links::region_urls::{RegionUrlShape, Splice, SpliceWith, apply, scan};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::text;
 
@@ -27,9 +28,12 @@ pub fn run(input: &[u8]) {
         assert_eq!(sent, body);
         return;
     }
-    let before: Value = serde_json::from_slice(body).expect("only JSON has places");
-    let after: Value = serde_json::from_slice(&sent).expect("JSON stays JSON");
-    assert_alike(&before, &after, shape);
+    let is_json = |body: &[u8]| serde_json::from_slice::<&RawValue>(body).is_ok();
+    assert!(is_json(body) && is_json(&sent), "JSON stays JSON, and nothing else has places");
+    // Half a surrogate pair is JSON, and no text.
+    if let (Ok(before), Ok(after)) = (serde_json::from_slice(body), serde_json::from_slice(&sent)) {
+        assert_alike(&before, &after, shape);
+    }
     let again = scan(&sent, shape, &|url| reachable(url) && !url.starts_with(BASE));
     assert_eq!(again.organizations.len(), found.organizations.len());
     let is_left = |splice: &Splice| sent[splice.range.clone()].starts_with(BASE.as_bytes());

@@ -12,9 +12,9 @@ use crate::support::dice::Dice;
 /// Largest input that is made.
 const MOST: usize = 4096;
 
-/// Where everything is.
+/// Where something of the fuzz targets is.
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz").join(name)
 }
 
 /// Returns the corpus of a target, in a fixed order.
@@ -144,6 +144,11 @@ fn directives_hold_for_their_corpus_and_what_is_like_it() {
 #[test]
 fn links_hold_for_their_corpus_and_what_is_like_it() {
     try_out("links", crate::links::run, "http", 20_000);
+}
+
+#[test]
+fn redaction_holds_for_its_corpus_and_what_is_like_it() {
+    try_out("redaction", crate::redaction::run, "http", 20_000);
 }
 
 #[test]
