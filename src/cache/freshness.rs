@@ -606,7 +606,7 @@ mod tests {
             let mut came_from = provenance(start());
             came_from.request_time = start() - seconds(delay);
             let body = crate::cache::body::StoredBody::identity(bytes::Bytes::new());
-            let fields = fields(&[("date", date), ("age", age)]);
+            let fields = fields(&[("date", date), ("age", age), ("cache-control", "max-age=60")]);
             let stored = StoredResponse::new(StatusCode::OK, &fields, body, came_from);
             let current = current_age(&stored, start() + seconds(since));
             assert_eq!(current, CurrentAge(seconds(expected)), "date {date}, age {age}, {delay} + {since}");
@@ -627,7 +627,7 @@ mod tests {
         let age = |pairs: &[(&str, &str)]| current_age(&stored(200, pairs), start() + seconds(7));
         let old = ("date", HOUR_AGO);
         assert_eq!(age(&[old]), CurrentAge(seconds(7)));
-        for telling in [("age", "0"), ("cache-control", "max-age=60"), ("expires", IN_A_MINUTE)] {
+        for telling in [("age", "5"), ("cdn-cache-control", "max-age=60"), ("expires", IN_A_MINUTE)] {
             assert_eq!(age(&[old, telling]), CurrentAge(seconds(3_607)), "{telling:?}");
         }
     }

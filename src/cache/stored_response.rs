@@ -182,9 +182,9 @@ impl StoredResponse {
 
     /// Returns whether it says how old it is, or how long it is fresh: what a cache on the way would say, or obey.
     pub fn tells_its_age(&self) -> bool {
-        [header::AGE, header::CACHE_CONTROL, header::EXPIRES]
-            .iter()
-            .any(|name| self.fields.contains_key(name))
+        let lifetime = self.directives.max_age.or(self.directives.s_maxage);
+        let names = [header::AGE, header::EXPIRES, header::LAST_MODIFIED];
+        lifetime.is_some() || names.iter().any(|name| self.fields.contains_key(name))
     }
 
     /// Returns how many bytes the response takes in the store.

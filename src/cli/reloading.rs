@@ -4,10 +4,11 @@
 //! Not here: when (`cli::runtime`), what follows (`reload`).
 
 use std::fs;
+use std::path::Path;
 
 use crate::assembly;
 use crate::cli;
-use crate::config::load::{Sources, files, load};
+use crate::config::load::{Sources, configuration_file, files, load};
 use crate::config::{Config, Problem};
 use crate::reload::ReloadSource;
 use crate::reload::polling::Reading;
@@ -18,9 +19,13 @@ pub fn source(sources: &Sources) -> ReloadSource {
     ReloadSource::new(move || read(&sources)).watching(move || look(&watched))
 }
 
-/// Looks at what the files hold.
+/// Looks at what the files hold. What can be read only once, such as a pipe, is left to whoever reads it in earnest.
 fn look(sources: &Sources) -> Reading {
-    Reading::of(&files(sources), |file| fs::read(file))
+    let is_pipe = |file: &Path| fs::metadata(file).is_ok_and(|file| !file.is_file());
+    if configuration_file(sources).is_some_and(is_pipe) {
+        return Reading::of(&[], |file| fs::read(file));
+    }
+    Reading::of(&files(sources), |file| if is_pipe(file) { Ok(Vec::new()) } else { fs::read(file) })
 }
 
 fn read(sources: &Sources) -> Result<Config, Vec<Problem>> {
@@ -38,7 +43,8 @@ fn read(sources: &Sources) -> Result<Config, Vec<Problem>> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::io::{Write as _, pipe};
+    use std::os::fd::AsRawFd as _;
 
     use super::*;
     use crate::config::log::LogLevel;
@@ -147,5 +153,23 @@ mod tests {
         assert_eq!(look(&sources), Reading::Gone("access.shared_secret_file".to_owned()), "by its key alone");
         fs::write(&file, "no TOML at all").unwrap();
         assert!(matches!(look(&sources), Reading::Whole(_)), "what is wrong is read, and rejected");
+    }
+
+    #[test]
+    fn a_pipe_is_not_looked_at_because_it_can_be_read_only_once() {
+        let with_text = |text: &str| {
+            let (reader, mut writer) = pipe().unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+            (reader, path)
+        };
+        let (_secret, secret_path) = with_text("canary-canary-canary");
+        let text = format!("[log]\nlevel = \"debug\"\n[access]\nshared_secret_file = {secret_path:?}");
+        let (_config, path) = with_text(&text);
+        let sources = sources(Path::new(&path));
+        assert_eq!(look(&sources), look(&sources));
+        let config = read(&sources).unwrap();
+        assert_eq!(config.log.level, LogLevel::Debug);
+        assert_eq!(config.access.shared_secret.expose(), "canary-canary-canary");
     }
 }

@@ -135,7 +135,7 @@ fn gather(sources: &Sources, known: &Value, problems: &mut Vec<Problem>) -> Vec<
 }
 
 /// Returns the file that `--config` or the environment names.
-fn configuration_file(sources: &Sources) -> Option<&Path> {
+pub fn configuration_file(sources: &Sources) -> Option<&Path> {
     let configured = || layer::configured_file(&sources.environment).map(Path::new);
     sources.file.as_deref().or_else(configured)
 }
