@@ -25,26 +25,29 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::ext::on_informational;
+use hyper_util::client::legacy::Error as ClientError;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
-use hyper_util::client::legacy::{Client, Error as ClientError};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 use crate::config::UpstreamConfig;
 use crate::upstream::body::{Download, RequestBodyStalled, Upload, UploadStage, measure};
-use crate::upstream::connector::{ConnectTimedOut, ConnectionFacts, Connector, Dial, NetworkDial};
+use crate::upstream::connector::{ConnectTimedOut, Connector, Dial, NetworkDial};
 use crate::upstream::environment::{Proxies, ProxyEnvironment, Route};
 use crate::upstream::error::{TimeoutPhase, UpstreamError, UpstreamSetupError};
+use crate::upstream::facts::ConnectionFacts;
 use crate::upstream::framing::Framing;
 use crate::upstream::lanes::{Lanes, StreamLimit};
+use crate::upstream::pool::{HttpClient, Keep};
 
 pub mod body;
 pub mod connector;
 pub mod environment;
 pub mod error;
+pub mod facts;
 pub mod framing;
 pub mod lanes;
+pub mod pool;
 pub mod tls;
 
 /// Any error, as it comes out of a body or a connector.
@@ -57,23 +60,9 @@ pub type IncomingBody = UnsyncBoxBody<Bytes, UpstreamError>;
 pub type Sending<'a> =
     Pin<Box<dyn Future<Output = Result<Response<IncomingBody>, UpstreamError>> + Send + 'a>>;
 
-/// Most bytes of an answer's head, and of what HTTP/1.1 reads ahead of it.
-const MAX_HEAD_BYTES: u32 = 256 * 1024;
-/// Most fields in the head of an HTTP/1.1 answer.
-const MAX_FIELDS: usize = 128;
-/// Most unused connections kept.
-const MAX_IDLE_CONNECTIONS: usize = 64;
 /// How long a connection stays good for what may not be sent twice: less than any server in use waits before it closes
 /// an idle connection (gunicorn's default is 2 s, Node's 5 s), whose end may be on its way when the request leaves.
 const SURE_OF_LIFE: Duration = Duration::from_secs(1);
-/// HTTP/2 windows: one stream whose reader stalls may hold so much, and the connection so many of them, that the
-/// others go on.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 128 * 1024 * 1024;
-/// How often a silent HTTP/2 connection is asked whether it still lives, and how long it may take to say so.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Something that answers requests in Sentry's place.
 pub trait Upstream: Send + Sync + fmt::Debug {
     /// Sends a request whose URI is absolute. Dropping the answer's body, or this before it is done, gives the
@@ -106,8 +95,6 @@ pub struct HttpUpstream {
     proxies: Proxies,
     limits: Limits,
 }
-
-type HttpClient = Client<Connector, Upload>;
 
 /// How long each part of an exchange may take; connecting is bounded by the connector.
 #[derive(Debug, Clone, Copy)]
@@ -153,12 +140,12 @@ impl HttpUpstream {
             total: config.total_timeout,
         };
         let lanes = |idle: Duration| {
-            Lanes::new(streams.clone(), || client(connector.clone(), idle, MAX_IDLE_CONNECTIONS))
+            Lanes::new(streams.clone(), || pool::client(connector.clone(), idle, Keep::Some))
         };
         Self {
             pooled: lanes(config.pool_idle_timeout),
             recent: lanes(config.pool_idle_timeout.min(SURE_OF_LIFE)),
-            fresh: client(connector.clone(), config.pool_idle_timeout, 0),
+            fresh: pool::client(connector.clone(), config.pool_idle_timeout, Keep::None),
             proxies,
             limits,
         }
@@ -294,25 +281,6 @@ impl From<UpstreamError> for Failure {
     }
 }
 
-fn client(connector: Connector, idle: Duration, connections: usize) -> HttpClient {
-    // Requests that hyper retries by itself (`retry_canceled_requests`, on by default) were never taken off its
-    // queue: not a byte of them was written and their bodies were never polled, so this holds for any method.
-    Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(idle)
-        .pool_max_idle_per_host(connections)
-        .http1_max_buf_size(MAX_HEAD_BYTES as usize)
-        .http1_max_headers(MAX_FIELDS)
-        .http2_initial_stream_window_size(STREAM_WINDOW)
-        .http2_initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_max_header_list_size(MAX_HEAD_BYTES)
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .http2_keep_alive_timeout(PING_TIMEOUT)
-        .http2_keep_alive_while_idle(true)
-        .build(connector)
-}
-
 /// Returns a second copy of a request that may be sent twice.
 fn repeatable(request: &Request<OutgoingBody>) -> Option<Request<OutgoingBody>> {
     // "A proxy MUST NOT automatically retry non-idempotent requests" (RFC 9110 §9.2.2); we keep to safe ones.
@@ -407,10 +375,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::sync::mpsc;
 
+    use hyper_util::rt::TokioExecutor;
+
     use super::*;
     use crate::config::Roots;
     use crate::upstream::connector::{Dialing, Dialled, Protocol};
     use crate::upstream::error::UpstreamFault;
+    use crate::upstream::pool::MAX_FIELDS;
 
     const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     const CONNECT: Duration = Duration::from_secs(5);

@@ -13,7 +13,6 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ use crate::config::UpstreamConfig;
 use crate::upstream::BoxError;
 use crate::upstream::environment::{Proxies, Route};
 use crate::upstream::error::UpstreamSetupError;
+use crate::upstream::facts::ConnectionFacts;
 use crate::upstream::lanes::{FirstSettings, StreamLimit};
 use crate::upstream::tls;
 
@@ -78,11 +78,6 @@ pub enum Protocol {
 #[derive(Debug, Clone, Copy, Error)]
 #[error("connecting took too long")]
 pub struct ConnectTimedOut;
-
-/// Upstream sent more than any head holds, and no answer.
-#[derive(Debug, Clone, Copy, Error)]
-#[error("too much came before an answer")]
-pub struct TooMuchAwaited;
 
 impl ConnectTimedOut {
     /// Returns whether an error is at bottom a timeout of connecting, ours or the kernel's.
@@ -133,93 +128,6 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// What is known about a connection; shared by its stream and the exchanges on it.
-#[derive(Debug, Clone)]
-pub struct ConnectionFacts(Arc<Facts>);
-
-#[derive(Debug)]
-struct Facts {
-    protocol: Protocol,
-    /// An answer came over it before.
-    has_served: AtomicBool,
-    /// A read or a write failed, or reading met the end.
-    is_dead: AtomicBool,
-    /// Bytes came in after the last ones that went out.
-    is_answering: AtomicBool,
-    /// How many bytes may still come before the head of the answer that is awaited; any number where none is.
-    patience: AtomicUsize,
-}
-
-/// Most bytes before the head of an answer is there, with all interim answers before it: what hyper may read of one head, and
-/// as much again. It reads interim answers without end, and does nothing else meanwhile.
-const MOST_AWAITED: usize = 1024 * 1024;
-
-impl ConnectionFacts {
-    fn new(protocol: Protocol) -> Self {
-        let [has_served, is_dead, is_answering] = [(); 3].map(|()| AtomicBool::new(false));
-        let patience = AtomicUsize::new(usize::MAX);
-        Self(Arc::new(Facts { protocol, has_served, is_dead, is_answering, patience }))
-    }
-
-    /// Notes that an answer is awaited.
-    pub fn await_answer(&self) {
-        match self.0.protocol {
-            Protocol::Http1 | Protocol::Http1ToProxy => {
-                self.0.patience.store(MOST_AWAITED, Ordering::Relaxed);
-            }
-            // Others may have answers on the same connection.
-            Protocol::Http2 => {}
-        }
-    }
-
-    /// Notes that the head of an answer arrived.
-    pub fn note_answer(&self) {
-        self.0.has_served.store(true, Ordering::Relaxed);
-        self.0.patience.store(usize::MAX, Ordering::Relaxed);
-    }
-
-    /// Lets bytes come in, unless they are too many.
-    fn spend(&self, count: usize) -> io::Result<usize> {
-        let left = self.0.patience.load(Ordering::Relaxed);
-        if left == usize::MAX {
-            return Ok(count);
-        }
-        let left = left.checked_sub(count).ok_or_else(|| io::Error::other(TooMuchAwaited))?;
-        self.0.patience.store(left, Ordering::Relaxed);
-        Ok(count)
-    }
-
-    /// Returns whether the connection had served, then died, and brought no byte of an answer to the last request.
-    ///
-    /// On HTTP/2 bytes belong to no request in particular: there it is enough that the answer's head did not come,
-    /// which the caller knows.
-    pub fn has_died_unanswered(&self) -> bool {
-        let is_silent = match self.0.protocol {
-            Protocol::Http1 | Protocol::Http1ToProxy => !self.0.is_answering.load(Ordering::Relaxed),
-            Protocol::Http2 => true,
-        };
-        self.0.has_served.load(Ordering::Relaxed) && self.0.is_dead.load(Ordering::Relaxed) && is_silent
-    }
-
-    fn note_read(&self, read: &io::Result<usize>) {
-        match read {
-            Ok(0) | Err(_) => self.0.is_dead.store(true, Ordering::Relaxed),
-            Ok(_) => self.0.is_answering.store(true, Ordering::Relaxed),
-        }
-    }
-
-    fn note_write(&self, polled: &Poll<io::Result<usize>>) {
-        match polled {
-            Poll::Pending => {}
-            Poll::Ready(Ok(_)) => self.0.is_answering.store(false, Ordering::Relaxed),
-            Poll::Ready(Err(_)) => {
-                self.0.is_answering.store(false, Ordering::Relaxed);
-                self.0.is_dead.store(true, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
 /// A connection that keeps book on itself.
 #[expect(missing_debug_implementations, reason = "a stream has nothing to show")]
 pub struct TrackedStream {
@@ -243,7 +151,7 @@ impl TrackedStream {
 impl Connection for TrackedStream {
     fn connected(&self) -> Connected {
         let connected = Connected::new().extra(self.facts.clone());
-        match self.facts.0.protocol {
+        match self.facts.protocol() {
             Protocol::Http1 => connected,
             Protocol::Http1ToProxy => connected.proxy(true),
             Protocol::Http2 => connected.negotiated_h2(),
