@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
 use sentrybox::admission::{Admission, AdmittedRequest, BodyFraming};
 use sentrybox::cache::invalidation::{Write, WriteOutcome, caused_by};
@@ -114,7 +115,7 @@ fn now() -> SystemTime {
 /// What holds for whatever is admitted.
 fn check(request: &AdmittedRequest, target: &[u8]) {
     let asked = Uri::try_from(target).unwrap();
-    assert_eq!(Some(request.path()), asked.path_and_query().map(|whole| whole.path()));
+    assert_eq!(Some(request.path()), asked.path_and_query().map(PathAndQuery::path));
     assert_eq!(request.query(), asked.query(), "the client's own spelling");
     for segment in &segments(request.path())[1..] {
         let parts = segment.split(|byte| *byte == b'/');
@@ -154,7 +155,7 @@ fn check_respelled(request: &AdmittedRequest, method: &Method, fields: &HeaderMa
     assert_eq!(touched_by(request), touched_by(&again), "{target} touches something else");
     let directed = ROOMS.regions.direct(Arc::new(again), now());
     let sent = directed.target().expect("what is admitted can be sent");
-    assert_eq!(sent.path_and_query().map(|whole| whole.as_str()), Some(target.as_str()));
+    assert_eq!(sent.path_and_query().map(PathAndQuery::as_str), Some(target.as_str()));
 }
 
 /// Returns the tags that a write touches, in words.

@@ -25,7 +25,7 @@ const NAMES: [HeaderName; 5] = [
 ];
 
 /// Longest that a meter may hold anybody: the longest window, or the longest wait that this target tells of, and a moment.
-const LONGEST: Duration = Duration::from_secs(24 * 3_600 + 60);
+const LONGEST: Duration = Duration::from_mins(24 * 60 + 1);
 
 /// One thing that happens.
 #[derive(Debug)]

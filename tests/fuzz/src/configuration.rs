@@ -38,19 +38,21 @@ pub fn run(input: &[u8]) {
         Ok(loaded) => check(&loaded),
         Err(problems) => {
             assert!(!problems.is_empty(), "a configuration is refused, and nothing is said of why");
-            problems.iter().for_each(|problem| assert_silent(&format!("{problem} {problem:?}")));
+            for problem in problems {
+                assert_silent(&format!("{problem} {problem:?}"));
+            }
         }
     }
 }
 
 /// Puts secrets in where the file may hold some.
 fn filled(file: &str) -> String {
-    let fill = |line: &str| {
+    let put_in = |line: &str| {
         let is_secret = ["secret =", "token =", "secret=", "token="];
         let is_secret = is_secret.iter().any(|start| line.trim_start().starts_with(start));
         if is_secret { line.replace(PLACEHOLDER, SECRET) } else { line.to_owned() }
     };
-    file.split('\n').map(fill).collect::<Vec<_>>().join("\n")
+    file.split('\n').map(put_in).collect::<Vec<_>>().join("\n")
 }
 
 fn variable((name, value): (&str, &str)) -> Option<(std::ffi::OsString, std::ffi::OsString)> {
@@ -69,7 +71,9 @@ fn check(loaded: &Loaded) {
             assert_silent(&format!("{error} {error:?}"));
             let problems = loaded.locate(error.problems());
             assert!(!problems.is_empty(), "nothing is said of why");
-            problems.iter().for_each(|problem| assert_silent(&problem.to_string()));
+            for problem in problems {
+                assert_silent(&problem.to_string());
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Collected, Full};
 use hyper::body::Incoming;
 use sentrybox::metrics::{LabelValues, Metrics};
 use sentrybox::peer::Peer;
@@ -69,7 +69,7 @@ async fn converse(said: &[u8], piece: usize) -> Vec<Seen> {
     };
     let (client, stream) = duplex(16 * 1024);
     let (mut answers, mut sender) = tokio::io::split(client);
-    let served = tokio::spawn(async move {
+    let serving = tokio::spawn(async move {
         server.serve_connection(stream, Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 7))), handler).await;
     });
     let reading = tokio::spawn(async move {
@@ -87,7 +87,7 @@ async fn converse(said: &[u8], piece: usize) -> Vec<Seen> {
     }
     let _ = sender.shutdown().await;
     drop(sender);
-    let ended = timeout(DEADLINE, served).await.expect("a connection stays");
+    let ended = timeout(DEADLINE, serving).await.expect("a connection stays");
     ended.expect("the server panics");
     let _ = reading.await;
     std::mem::take(&mut *seen.lock().unwrap())
@@ -96,7 +96,7 @@ async fn converse(said: &[u8], piece: usize) -> Vec<Seen> {
 async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = http_body_util::Limited::new(body, MOST_BODY);
-    let body = body.collect().await.ok().map(|collected| collected.to_bytes());
+    let body = body.collect().await.ok().map(Collected::to_bytes);
     seen.lock().unwrap().push(Seen { method: head.method, target: head.uri, fields: head.headers, body });
     Response::new(Full::new(Bytes::from_static(b"{}")))
 }

@@ -60,7 +60,9 @@ fn setting(name: &str) -> u64 {
 /// Tries the corpus of a target, and so many inputs that are like it.
 fn try_out(target: &str, run: fn(&[u8]), words: &str, rounds: u64) {
     let (corpus, words) = (corpus(target), dictionary(words));
-    corpus.iter().for_each(|input| judge(target, run, input));
+    for input in &corpus {
+        judge(target, run, input);
+    }
     for round in 0..rounds * setting("FUZZ_ROUNDS") {
         let mut dice = Dice::new(setting("FUZZ_SEED"), round);
         let mut input = pick(&mut dice, &corpus).clone();

@@ -142,11 +142,8 @@ impl State {
             self.freshen(&answer, (who, &meaning));
         }
         let number = self.note(&answer, (who, meaning), received);
-        let act = if is_known {
-            Act::bytes("").with_status(304)
-        } else {
-            self.content(&answer, who, number, received)
-        };
+        let act =
+            if is_known { Act::bytes("").with_status(304) } else { content(&answer, who, number, received) };
         let act = validators.iter().fold(act, |act, (name, value)| act.with(name, value));
         dressed(act, &answer, (who, number), clock).after(answer.delay)
     }
@@ -207,36 +204,6 @@ impl State {
         self.issues.len() - 1
     }
 
-    fn content(&self, answer: &Answer, who: usize, number: usize, received: &Received) -> Act {
-        let filler = if answer.trouble == Trouble::Large { "filler ".repeat(4_000) } else { String::new() };
-        let one = format!(
-            r#"{{"mark":"mark-{who}-","serial":{number},"id":"1","slug":"acme","name":"{filler}","links":{{"regionUrl":"https://us.sentry.io"}}}}"#
-        );
-        let body = match received.uri.path() {
-            "/api/0/organizations/" => format!("[{one}]"),
-            "/api/0/users/me/regions/" => {
-                format!(r#"{{"regions":[{{"name":"us","url":"https://us.sentry.io"}}],"of":{one}}}"#)
-            }
-            _ => one,
-        };
-        let body = if answer.status == 204 { String::new() } else { body };
-        let act = match answer.trouble {
-            Trouble::Slow => {
-                let (first, last) = body.split_at(body.len() / 2);
-                let pause = Chunk::Pause(Duration::from_secs(3));
-                Act::chunks(vec![
-                    Chunk::Data(first.to_owned().into()),
-                    pause,
-                    Chunk::Data(last.to_owned().into()),
-                ])
-            }
-            Trouble::BreaksOff => Act::bytes(body).breaking_off(),
-            Trouble::UnknownLength => Act::bytes(body).of_unknown_length(),
-            _ => Act::bytes(body),
-        };
-        act.with_status(answer.status)
-    }
-
     /// Looks at what a client gets: the head of the answer, and what arrived of its body.
     pub(crate) fn check(&mut self, asked: &Asked, (status, fields, body): (u16, &HeaderMap, &str)) {
         let text = format!("{fields:?} {body}");
@@ -291,6 +258,37 @@ impl State {
             assert!(self.issues[number].cookies < 2, "a cookie is given twice: {text}");
         }
     }
+}
+
+/// Makes an answer's status and body.
+fn content(answer: &Answer, who: usize, number: usize, received: &Received) -> Act {
+    let filler = if answer.trouble == Trouble::Large { "filler ".repeat(4_000) } else { String::new() };
+    let one = format!(
+        r#"{{"mark":"mark-{who}-","serial":{number},"id":"1","slug":"acme","name":"{filler}","links":{{"regionUrl":"https://us.sentry.io"}}}}"#
+    );
+    let body = match received.uri.path() {
+        "/api/0/organizations/" => format!("[{one}]"),
+        "/api/0/users/me/regions/" => {
+            format!(r#"{{"regions":[{{"name":"us","url":"https://us.sentry.io"}}],"of":{one}}}"#)
+        }
+        _ => one,
+    };
+    let body = if answer.status == 204 { String::new() } else { body };
+    let act = match answer.trouble {
+        Trouble::Slow => {
+            let (first, last) = body.split_at(body.len() / 2);
+            let pause = Chunk::Pause(Duration::from_secs(3));
+            Act::chunks(vec![
+                Chunk::Data(first.to_owned().into()),
+                pause,
+                Chunk::Data(last.to_owned().into()),
+            ])
+        }
+        Trouble::BreaksOff => Act::bytes(body).breaking_off(),
+        Trouble::UnknownLength => Act::bytes(body).of_unknown_length(),
+        _ => Act::bytes(body),
+    };
+    act.with_status(answer.status)
 }
 
 /// Returns the number of the answer that a body is, or is a part of.
