@@ -9,7 +9,6 @@ use serde::Serializer;
 ///
 /// # Errors
 /// The serializer's own.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `serialize_with` hands over a reference")]
 pub fn serialize<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
     const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let bytes = size.as_u64();

@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use crate::metrics::connections::ConnectionEnd;
 use crate::peer::{InterimOutlet, Peer};
 use crate::server::coalesce::{Coalesced, Coalescing};
-use crate::server::frames::{Flood, FrameMeter};
+use crate::server::frames::FrameMeter;
 use crate::server::interim::Interposing;
 use crate::server::lifecycle::{Lifecycle, Phase, Work};
 use crate::server::request::answer;
@@ -100,7 +100,11 @@ where
             conduct(connection, &work, pending()).await
         }
         Ok(Ok((stream, Opening::Http2(replay)))) => {
-            let guard = FrameGuard::new(FrameMeter::new(settings.max_resets_per_second), PREFACE.len());
+            let guard = FrameGuard::new(
+                FrameMeter::new(settings.max_resets_per_second),
+                Arc::clone(&work),
+                PREFACE.len(),
+            );
             let stream = Coalesced::new(Transport::new(stream, replay, Guard::Frames(guard)));
             let io = TokioIo::new(stream.clone());
             let connection = http2_builder(settings).serve_connection(io, service);
@@ -233,7 +237,9 @@ async fn conduct<C: Conversation>(
     loop {
         tokio::select! {
             biased;
-            ended = &mut connection => return end_of(ended, regular),
+            ended = &mut connection => {
+                return if work.is_flooded() { ConnectionEnd::Flooded } else { end_of(ended, regular) };
+            }
             () = &mut drained, if farewell != Farewell::Said => {
                 if farewell == Farewell::Linger {
                     connection.as_mut().finish();
@@ -294,7 +300,7 @@ fn end_of(ended: Result<(), hyper::Error>, regular: ConnectionEnd) -> Connection
         }
         Err(error) => {
             tracing::debug!(error = &error as &dyn Error, "connection broken");
-            if is_caused_by::<Flood>(&error) { ConnectionEnd::Flooded } else { ConnectionEnd::Broken }
+            ConnectionEnd::Broken
         }
     }
 }

@@ -176,10 +176,6 @@ mod tests {
         Arc::new(Work::new(life()))
     }
 
-    fn address(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
-    }
-
     #[tokio::test]
     async fn there_are_no_more_than_allowed_and_a_place_is_given_back() {
         let crowd = crowd(2, 0, &[]);
@@ -195,7 +191,7 @@ mod tests {
     async fn one_household_has_no_more_than_its_share() {
         let crowd = crowd(100, 1, &["10.0.0.0/8", "unix"]);
         let check = |text: &str, expected: Option<TurnedAway>| {
-            let entered = crowd.enter(&work(), address(text));
+            let entered = crowd.enter(&work(), Some(text.parse().unwrap()));
             assert_eq!(entered.as_ref().err().copied(), expected, "{text}");
             entered.ok()
         };

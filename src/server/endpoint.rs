@@ -205,12 +205,12 @@ fn listen_on(path: &Path, mode: UnixMode) -> io::Result<(UnixListener, SocketFil
     // A process of the same number, as in a container, may have left it behind.
     clear(&workshop);
     fs::DirBuilder::new().mode(0o700).create(&workshop)?;
-    let made = make_socket(&workshop.join("s"), mode).and_then(|listener| {
+    let bound = make_socket(&workshop.join("s"), mode).and_then(|listener| {
         fs::rename(workshop.join("s"), path)?;
         Ok((listener, SocketFile { path: path.to_owned(), identity: identity_of(path)? }))
     });
     clear(&workshop);
-    made
+    bound
 }
 
 /// Removes the folder in which a socket is made.

@@ -100,6 +100,8 @@ pub struct Work {
     in_work: AtomicUsize,
     started: AtomicUsize,
     stalls: Arc<Stalls>,
+    /// Whether its peer has flooded it: an error of HTTP/2 does not show its cause.
+    is_flooded: AtomicBool,
     /// Whether the next answer is the last.
     is_retiring: AtomicBool,
     is_asked_to_go: AtomicBool,
@@ -116,6 +118,7 @@ impl Work {
             in_work: AtomicUsize::new(0),
             started: AtomicUsize::new(0),
             stalls: Arc::default(),
+            is_flooded: AtomicBool::new(false),
             is_retiring: AtomicBool::new(false),
             is_asked_to_go: AtomicBool::new(false),
             asked: Notify::new(),
@@ -145,6 +148,16 @@ impl Work {
     /// Returns how its answers go out.
     pub fn stalls(&self) -> &Arc<Stalls> {
         &self.stalls
+    }
+
+    /// Notes that the peer has flooded the connection.
+    pub fn note_flood(&self) {
+        self.is_flooded.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the peer has flooded the connection.
+    pub fn is_flooded(&self) -> bool {
+        self.is_flooded.load(Ordering::Relaxed)
     }
 
     /// Makes the next answer the last.

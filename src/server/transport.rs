@@ -92,6 +92,7 @@ impl HeadGuard {
 #[derive(Debug)]
 pub struct FrameGuard {
     meter: FrameMeter,
+    work: Arc<Work>,
     since: Stopwatch,
     /// How much of the preface is still to be skipped.
     preface: usize,
@@ -99,8 +100,8 @@ pub struct FrameGuard {
 
 impl FrameGuard {
     /// Watches a connection whose first bytes are a preface of this length.
-    pub fn new(meter: FrameMeter, preface: usize) -> Self {
-        Self { meter, since: Stopwatch::start(), preface }
+    pub fn new(meter: FrameMeter, work: Arc<Work>, preface: usize) -> Self {
+        Self { meter, work, since: Stopwatch::start(), preface }
     }
 
     fn watch(&mut self, poll: Poll<io::Result<()>>, read: &[u8]) -> Poll<io::Result<()>> {
@@ -109,7 +110,10 @@ impl FrameGuard {
         let frames = read.get(skipped..).unwrap_or_default();
         match self.meter.receive(frames, self.since.read()) {
             Ok(()) => poll,
-            Err(flood) => Poll::Ready(Err(io::Error::other(flood))),
+            Err(flood) => {
+                self.work.note_flood();
+                Poll::Ready(Err(io::Error::other(flood)))
+            }
         }
     }
 }

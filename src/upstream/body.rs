@@ -250,6 +250,7 @@ impl Download {
     }
 
     /// Keeps the exchange's place until the end.
+    #[must_use]
     pub fn aboard(self, berth: Berth) -> Self {
         Self { berth: Some(berth), ..self }
     }

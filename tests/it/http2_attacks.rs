@@ -238,7 +238,7 @@ async fn an_answer_for_which_no_window_is_opened_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn windows_and_frames_beyond_what_there_may_be_end_their_connection() {
-    let large = frame(UNKNOWN, 0, 0, &[0; 20_000]);
+    let large = frame(UNKNOWN, 0, 0, &vec![0; 20_000]);
     let rows: [(&str, Vec<u8>); 8] = [
         ("a window beyond 2^31", frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])),
         ("a first window beyond 2^31", frame(SETTINGS, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff])),
