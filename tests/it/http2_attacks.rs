@@ -136,17 +136,18 @@ async fn floods_of_frames_that_carry_nothing_end_their_connection() {
     let open = headers(1, &[ASK, &[(b"x", b"y")]].concat(), Ends::No);
     let one = 1_u32.to_be_bytes();
     let ping = frame(PING, 0, 0, b"12345678");
-    let rows: [(&str, &[u8], Vec<u8>); 7] = [
-        ("PING", b"", ping),                                             // CVE-2019-9512
-        ("SETTINGS", b"", frame(SETTINGS, 0, 0, b"")),                   // CVE-2019-9515
-        ("SETTINGS acknowledged", b"", frame(SETTINGS, 1, 0, b"")),      //
-        ("PRIORITY", b"", frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 9])),      // CVE-2019-9513
-        ("empty DATA", &open, frame(DATA, 0, 1, b"")),                   // CVE-2019-9518
-        ("WINDOW_UPDATE by one", b"", frame(WINDOW_UPDATE, 0, 0, &one)), // CVE-2019-9511
-        ("frames of no kind", b"", frame(UNKNOWN, 0, 0, b"")),
+    let rows: [(&str, &[u8], Vec<u8>, &str); 7] = [
+        ("PING", b"", ping, "flooded"),                           // CVE-2019-9512
+        ("SETTINGS", b"", frame(SETTINGS, 0, 0, b""), "flooded"), // CVE-2019-9515
+        ("PRIORITY", b"", frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 9]), "flooded"), // CVE-2019-9513
+        ("empty DATA", &open, frame(DATA, 0, 1, b""), "broken"),  // CVE-2019-9518: h2 counts these itself
+        ("WINDOW_UPDATE by one", b"", frame(WINDOW_UPDATE, 0, 0, &one), "flooded"), // CVE-2019-9511
+        ("frames of no kind", b"", frame(UNKNOWN, 0, 0, b""), "flooded"),
+        // What we have not asked for is an error from the first on.
+        ("SETTINGS acknowledged", b"", frame(SETTINGS, 1, 0, b""), "broken"),
     ];
-    for (name, beginning, repeated) in rows {
-        check(name, (beginning, &|_| repeated.clone()), (1000 + PIPE, 1), "flooded").await;
+    for (name, beginning, repeated, cause) in rows {
+        check(name, (beginning, &|_| repeated.clone()), (1000 + PIPE, 1), cause).await;
     }
 }
 
