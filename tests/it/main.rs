@@ -20,6 +20,7 @@ mod log_lines;
 mod metrics;
 mod model;
 mod names;
+mod overload;
 mod panics;
 mod parts;
 mod passing;
