@@ -7,7 +7,6 @@
 //! neither way.
 //! Not here: what is done about it (`upstream`, `proxy`).
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -319,35 +318,30 @@ fn has_passed(deadline: Option<&mut Pin<Box<Sleep>>>, context: &mut Context<'_>)
 ///
 /// When the body breaks off, or stands still for `idle`.
 pub async fn measure(mut body: OutgoingBody, idle: Duration) -> Result<OutgoingBody, UpstreamError> {
-    let mut held = VecDeque::new();
-    let mut length = 0;
-    while length <= MAX_READ_AHEAD {
+    // In one piece: the pieces that come may be of a byte each.
+    let mut held = BytesMut::new();
+    while held.len() <= MAX_READ_AHEAD {
         let frame = timeout(idle, body.frame())
             .await
             .map_err(|_elapsed| UpstreamError::request_body(RequestBodyStalled))?
             .transpose()
             .map_err(UpstreamError::request_body)?;
-        let Some(frame) = frame else { return Ok(whole(&held, length)) };
+        let Some(frame) = frame else { return Ok(whole(held.freeze())) };
         // Trailers have no place beside `Content-Length` and are let go.
         if let Ok(data) = frame.into_data() {
-            length = length.saturating_add(data.len());
-            held.push_back(data);
+            held.extend_from_slice(&data);
         }
     }
-    Ok(Resumed { held, rest: body }.boxed_unsync())
+    Ok(Resumed { held: Some(held.freeze()), rest: body }.boxed_unsync())
 }
 
-fn whole(held: &VecDeque<Bytes>, length: usize) -> OutgoingBody {
-    let mut joined = BytesMut::with_capacity(length);
-    for chunk in held {
-        joined.extend_from_slice(chunk);
-    }
-    Full::new(joined.freeze()).map_err(|never| match never {}).boxed_unsync()
+fn whole(bytes: Bytes) -> OutgoingBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A body whose beginning was read ahead.
 struct Resumed {
-    held: VecDeque<Bytes>,
+    held: Option<Bytes>,
     rest: OutgoingBody,
 }
 
@@ -359,13 +353,13 @@ impl Body for Resumed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.held.pop_front() {
+        match self.held.take() {
             Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
             None => Pin::new(&mut self.rest).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_empty() && self.rest.is_end_stream()
+        self.held.is_none() && self.rest.is_end_stream()
     }
 }

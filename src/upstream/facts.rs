@@ -34,8 +34,8 @@ struct Facts {
     patience: AtomicUsize,
 }
 
-/// Most bytes before the head of an answer is there, with all interim answers before it: what hyper may read of one head, and
-/// as much again. It reads interim answers without end, and does nothing else meanwhile.
+/// Most bytes before the head of an answer is there, interim answers included: four times the largest head. hyper reads those
+/// without end, and does nothing else meanwhile.
 const MOST_AWAITED: usize = 1024 * 1024;
 
 impl ConnectionFacts {

@@ -37,9 +37,9 @@ pub enum BadFraming {
     /// as an error" (RFC 9112 §6.3).
     #[error("the answer has both a transfer coding and a length")]
     Both,
-    /// We ask for no transfer coding, and know no other.
-    #[error("the answer has a transfer coding other than chunked")]
-    UnknownCoding,
+    /// We ask for no transfer coding, and what is coded so is of no use to anybody here.
+    #[error("the answer has a transfer coding that is not taken here")]
+    WrongCoding,
     /// Several lengths, or something that is none.
     #[error("the answer's length is no number")]
     BadLength,
@@ -55,24 +55,50 @@ pub fn settle<B>(response: &mut Response<B>) -> Result<Framing, BadFraming> {
     let coding = coding(fields)?;
     let length = length(fields)?;
     let framing = match (coding, length) {
-        (Some(()), Some(_)) => return Err(BadFraming::Both),
-        (Some(()), None) if is_bodiless => Framing::Suspect,
-        (None, Some(length)) if is_bodiless && length > 0 => Framing::Suspect,
+        (Coding::Chunked | Coding::Nonsense, Some(_)) => return Err(BadFraming::Both),
+        (Coding::Chunked | Coding::Nonsense, None) if is_bodiless => Framing::Suspect,
+        (Coding::None, Some(length)) if is_bodiless && length > 0 => Framing::Suspect,
         (_, _) => Framing::Plain,
     };
+    if coding == Coding::Nonsense {
+        fields.remove(TRANSFER_ENCODING);
+    }
     if let Some(length) = length {
         fields.insert(CONTENT_LENGTH, length.into());
     }
     Ok(framing)
 }
 
-/// Returns whether the answer is chunked.
-fn coding(fields: &HeaderMap) -> Result<Option<()>, BadFraming> {
+/// How an answer says that it is coded for the transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    None,
+    Chunked,
+    /// By a word that stands for nothing, and is no more than a word: the answer ends with its connection.
+    Nonsense,
+}
+
+/// Codings that there are ([RFC 9112 §7.2]): what they code is not what it says.
+///
+/// [RFC 9112 §7.2]: https://www.rfc-editor.org/rfc/rfc9112#section-7.2
+const CODINGS: [&str; 7] = ["gzip", "x-gzip", "compress", "x-compress", "deflate", "br", "zstd"];
+
+/// Returns how the answer is coded for the transfer.
+fn coding(fields: &HeaderMap) -> Result<Coding, BadFraming> {
     let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(None),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(Some(())),
-        (Some(_), _) => Err(BadFraming::UnknownCoding),
+    let coding = match (codings.next(), codings.next()) {
+        (None, _) => return Ok(Coding::None),
+        (Some(coding), None) => coding.to_str().map_err(|_| BadFraming::WrongCoding)?.to_ascii_lowercase(),
+        (Some(_), Some(_)) => return Err(BadFraming::WrongCoding),
+    };
+    // "If a Transfer-Encoding header field is present in a response and the chunked transfer coding is not the final encoding,
+    // the message body length is determined by reading the connection until it is closed" (RFC 9112 §6.3).
+    let is_word =
+        !coding.is_empty() && coding.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    match coding.as_str() {
+        "chunked" => Ok(Coding::Chunked),
+        word if is_word && !word.contains("chunk") && !CODINGS.contains(&word) => Ok(Coding::Nonsense),
+        _ => Err(BadFraming::WrongCoding),
     }
 }
 
@@ -143,14 +169,22 @@ mod tests {
         let check =
             |pairs: &[(&str, &str)], error| assert_eq!(settled(200, pairs).0, Err(error), "{pairs:?}");
         check(&[CHUNKED, ("content-length", "5")], BadFraming::Both);
-        for coding in ["gzip", "gzip, chunked", "chunked, chunked", "identity", "xchunked", ""] {
-            check(&[("transfer-encoding", coding)], BadFraming::UnknownCoding);
+        for coding in ["gzip", "gzip, chunked", "chunked, chunked", "a, b", "xchunked", ""] {
+            check(&[("transfer-encoding", coding)], BadFraming::WrongCoding);
         }
-        check(&[CHUNKED, CHUNKED], BadFraming::UnknownCoding);
+        check(&[("transfer-encoding", "identity"), ("content-length", "5")], BadFraming::Both);
+        check(&[CHUNKED, CHUNKED], BadFraming::WrongCoding);
         for length in ["+5", "-0", "0x5", "", "5,", "5, 6", "18446744073709551616", "five"] {
             check(&[("content-length", length)], BadFraming::BadLength);
         }
         check(&[("content-length", "5"), ("content-length", "6")], BadFraming::BadLength);
+    }
+
+    #[test]
+    fn rfc9112_6_3_a_coding_that_is_none_ends_with_the_connection_and_is_told_to_nobody() {
+        for word in ["identity", "AbC123", "x-none"] {
+            assert_eq!(settled(200, &[("transfer-encoding", word)]), (Ok(Framing::Plain), HeaderMap::new()));
+        }
     }
 
     #[test]

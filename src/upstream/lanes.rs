@@ -1,11 +1,11 @@
 //! Spreads exchanges over several HTTP/2 connections where one does not take them all at a time.
 //!
-//! The client keeps one HTTP/2 connection for each upstream, and whatever is beyond its peer's `SETTINGS_MAX_CONCURRENT_STREAMS`
+//! The client keeps one HTTP/2 connection for each host, and whatever is beyond its peer's `SETTINGS_MAX_CONCURRENT_STREAMS`
 //! would wait there, unseen, while our own budget has let it go ([RFC 9113 §5.1.2]). So there are several clients, lanes: the
 //! first one that is not full takes the next exchange, and the others stay unused until they are needed.
 //!
-//! Invariants: an exchange counts until its answer's body is at its end or let go; a lane is never asked for more than was
-//! last said to be allowed, while another one has room. Not here: how much upstream may be asked at all (`budget`).
+//! Invariants: an exchange counts until its answer's body is let go; a lane is never asked for more than the newest connection
+//! said to be allowed, to whichever host, while another one has room. Not here: how much upstream may be asked at all (`budget`).
 //!
 //! [RFC 9113 §5.1.2]: https://www.rfc-editor.org/rfc/rfc9113#section-5.1.2
 
@@ -26,7 +26,7 @@ const SETTING: usize = 6;
 /// Most settings of a first frame that are read.
 const MAX_SETTINGS: usize = 64;
 
-/// How many exchanges one connection takes at a time, as upstream said last; clones are the same.
+/// How many exchanges one connection takes at a time, as the newest one began by saying; clones are the same.
 #[derive(Debug, Clone)]
 pub struct StreamLimit(Arc<AtomicUsize>);
 
@@ -43,7 +43,7 @@ impl StreamLimit {
         self.0.store(usize::try_from(streams).unwrap_or(usize::MAX).max(1), Ordering::Relaxed);
     }
 
-    fn get(&self) -> usize {
+    fn current(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -69,8 +69,8 @@ impl FirstSettings {
         }
         let room = (FRAME_HEAD + MAX_SETTINGS * SETTING).saturating_sub(self.read.len());
         self.read.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        let [a, b, c, kind, ..] = *self.read.as_slice() else { return };
-        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let [high, middle, low, kind, ..] = *self.read.as_slice() else { return };
+        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         let payload = self.read.get(FRAME_HEAD..FRAME_HEAD + length);
         // "The server connection preface consists of a potentially empty SETTINGS frame that MUST be the first frame"
         // (RFC 9113 §3.4).
@@ -129,7 +129,7 @@ impl<C> Lanes<C> {
     /// Returns the client that takes the next exchange, and the exchange's place there.
     #[expect(clippy::missing_panics_doc, reason = "there is always a lane")]
     pub fn board(&self) -> (&C, Berth) {
-        let limit = self.limit.get();
+        let limit = self.limit.current();
         let under_way = |lane: &&Lane<C>| lane.under_way.load(Ordering::Relaxed);
         let free = self.lanes.iter().find(|lane| under_way(lane) < limit);
         let lane = free.or_else(|| self.lanes.iter().min_by_key(under_way)).expect("there are lanes");
@@ -148,7 +148,7 @@ mod tests {
         for piece in bytes.chunks(size) {
             settings.read(piece);
         }
-        limit.get()
+        limit.current()
     }
 
     #[test]

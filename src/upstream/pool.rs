@@ -1,6 +1,6 @@
 //! How hyper's client is set up: what it keeps, and the bounds that are its own.
 //!
-//! Invariant: every pool has the same bounds. Not here: connecting (`upstream::connector`), which pool an exchange takes
+//! Invariant: every pool has the same bounds of memory, and the same pings. Not here: connecting (`upstream::connector`), which pool an exchange takes
 //! (`upstream`, `upstream::lanes`).
 
 use std::time::Duration;
@@ -32,9 +32,9 @@ pub type HttpClient = Client<Connector, Upload>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     /// Some are.
-    Some,
+    Idle,
     /// Every request dials.
-    None,
+    Nothing,
 }
 
 /// Makes a client whose connections may idle for so long.
@@ -46,8 +46,8 @@ pub fn client(connector: Connector, idle: Duration, keep: Keep) -> HttpClient {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(idle)
         .pool_max_idle_per_host(match keep {
-            Keep::Some => MAX_IDLE_CONNECTIONS,
-            Keep::None => 0,
+            Keep::Idle => MAX_IDLE_CONNECTIONS,
+            Keep::Nothing => 0,
         })
         .http1_max_buf_size(MAX_HEAD_BYTES as usize)
         .http1_max_headers(MAX_FIELDS)
