@@ -1,6 +1,7 @@
 //! Decides whether a request may enter, and turns it into an [`AdmittedRequest`] once and for all. Pure.
 //!
-//! Checked here: the path (guarded, never "fixed"), the method, the sizes, the authority, loops, the credential.
+//! Checked here, in this order: the framing, who is served at all, the method, the path (guarded, never "fixed"), the sizes, the
+//! authority, loops, the credential.
 //! Taken out here: what is hop-by-hop, what a client could spoof, cookies, the credential. Said here: whether the
 //! cache may answer at all ([`Eligibility`]).
 //!

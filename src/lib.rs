@@ -4,21 +4,19 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time;
 use tracing::info;
 
 use crate::admin::Admin;
 use crate::admin::dashboard::Dashboard;
 use crate::admin::readiness::Readiness;
 use crate::assembly::AssemblyError;
+use crate::background::Background;
 use crate::clock::Stopwatch;
 use crate::config::Config;
 use crate::config::control::control_url;
@@ -30,7 +28,7 @@ use crate::headers::{CACHE_STATUS, CacheStatus};
 use crate::logging::control::LogControl;
 use crate::peer::Peer;
 use crate::proxy::Proxy;
-use crate::reload::{ReloadSource, Reloader};
+use crate::reload::ReloadSource;
 use crate::server::endpoint::Endpoint;
 use crate::server::tls::Certificates;
 use crate::server::{Drained, Failure, Server, ServerSettings};
@@ -71,12 +69,11 @@ pub mod webhooks;
 pub mod assembly;
 pub mod desk;
 pub mod reload;
+
+pub mod background;
 pub mod sandbox;
 
 pub mod cli;
-
-/// How often the store does the housekeeping that otherwise falls to whoever comes next.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why the proxy could not run.
 #[derive(Debug, thiserror::Error)]
@@ -180,10 +177,12 @@ impl Prepared {
         let operators = serve_operators(operators, desk, Arc::clone(&metrics), end_of(stopped.clone()));
         let operators = tokio::spawn(operators);
         let senders = tokio::spawn(serve_senders(alone, metrics, end_of(stopped)));
-        let mut background = work_in_background(&config, &proxy, &controls);
-        background.spawn(dashboard.look_on());
+        let mut background = Background::begin(&config, &proxy, (&controls.log, &controls.reloads));
+        background.keep("dashboard", move || Arc::clone(&dashboard).look_on());
         if let Some(certificates) = certificates {
-            background.spawn(certificates.keep_fresh(proxy.shared_metrics()));
+            let metrics = proxy.shared_metrics();
+            background
+                .keep("certificate", move || Arc::clone(&certificates).keep_fresh(Arc::clone(&metrics)));
         }
         let exporting = exporter.map(Exporter::start);
         let draining = OnceLock::new();
@@ -272,28 +271,6 @@ async fn serve_clients(
         async move { proxy.serve(request, peer).await }
     };
     server.serve(endpoints, handler, shutdown).await
-}
-
-/// Begins what goes on besides serving, until the process ends: housekeeping, reloads, telling what the log left out.
-fn work_in_background(config: &Config, proxy: &Proxy, controls: &Controls) -> JoinSet<()> {
-    let metrics = proxy.shared_metrics();
-    let losses = proxy.shared_metrics();
-    controls.log.losses_counted_by(move |lines| losses.lines_lost(lines));
-    controls.log.counted_by(move || metrics.line_suppressed());
-    let reloader = Reloader::new(config.clone(), controls.log.clone(), proxy.clone());
-    let mut background = JoinSet::new();
-    background.spawn(keep_house(proxy.clone()));
-    background.spawn(reloader.reload_from(controls.reloads.clone()));
-    background.spawn(controls.log.clone().keep_telling());
-    background
-}
-
-async fn keep_house(proxy: Proxy) {
-    let mut interval = time::interval(HOUSEKEEPING_INTERVAL);
-    loop {
-        interval.tick().await;
-        proxy.store().tidy().await;
-    }
 }
 
 /// Renders the answer to a request whose own work did not end with one.

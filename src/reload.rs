@@ -1,7 +1,8 @@
-//! Reads the configuration anew while the proxy runs, and lets hold what can without a restart.
+//! Lets a configuration that was read anew hold while the proxy runs, as far as it can without a restart.
 //!
-//! A [`ReloadSource`] says when, and reads; besides, the files are looked at now and then ([`polling`]). The [`Reloader`] compares what was read with what runs. What takes effect at
-//! once stands in `AT_ONCE`, and `Reloader::apply` brings it there: whoever makes another key reloadable adds to both.
+//! A [`ReloadSource`] says when, and reads; besides, the files are looked at now and then ([`polling`]). The [`Reloader`]
+//! compares what was read with what runs. What takes effect at once is what `Reloader::apply` brings to its room and notes as
+//! running; whatever differs then needs a restart.
 //!
 //! Invariants: a configuration with a problem changes nothing; reloads happen one after another; keys are told, values
 //! are not. Not here: reading (handed in), what is valid (`config`, and the rooms), the signal (`cli::runtime`).
@@ -15,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use crate::config::access::AccessConfig;
 use crate::config::difference::changed_keys;
 use crate::config::log::LogConfig;
 use crate::config::{Config, Problem};
@@ -23,21 +25,6 @@ use crate::proxy::Proxy;
 use crate::reload::polling::{Reading, Sight, Watch};
 
 pub mod polling;
-
-/// Keys that take effect at once; any other one needs a restart.
-const AT_ONCE: [&str; 11] = [
-    "access.networks",
-    "access.credentials",
-    "access.shared_secret",
-    "access.shared_secret_file",
-    "access.shared_secret_header",
-    "log.level",
-    "log.requests",
-    "log.hit_sample_rate",
-    "log.paths",
-    "log.max_per_second",
-    "reload.poll",
-];
 
 /// Where a configuration is read anew, and when; clones are the same.
 #[derive(Clone)]
@@ -155,9 +142,9 @@ impl Reloader {
 
     fn accept(&mut self, config: &Config) {
         let changed = changed_keys(&self.running, config);
-        let (applied, waiting): (Vec<_>, Vec<_>) =
-            changed.into_iter().partition(|key| AT_ONCE.contains(&key.as_str()));
         self.apply(config);
+        let waiting = changed_keys(&self.running, config);
+        let applied: Vec<_> = changed.into_iter().filter(|key| !waiting.contains(key)).collect();
         self.generation += 1;
         self.proxy.metrics().reloads.accepted(self.proxy.clock().now());
         info!(generation = self.generation, applied = told(&applied), "configuration reloaded");
@@ -171,10 +158,24 @@ impl Reloader {
     fn apply(&mut self, config: &Config) {
         self.log.apply(&config.log);
         self.proxy.lines().apply(&config.log);
-        self.proxy.access().apply(&config.access);
-        self.running.access = config.access.clone();
+        let access = self.access_of(config);
+        self.proxy.access().apply(&access);
+        self.running.access = access;
         self.running.reload = config.reload;
         self.running.log = LogConfig { format: self.running.log.format, ..config.log };
+    }
+
+    /// Returns what holds of `[access]` at once: fingerprints that another secret makes, and networks that other proxies name, wait
+    /// for it.
+    fn access_of(&self, config: &Config) -> AccessConfig {
+        let (running, mut access) = (&self.running, config.access.clone());
+        if running.secret.expose() != config.secret.expose() {
+            access.credentials.clone_from(&running.access.credentials);
+        }
+        if running.listen.trusted_proxies != config.listen.trusted_proxies {
+            access.networks.clone_from(&running.access.networks);
+        }
+        access
     }
 
     fn reject(&self, problems: &[Problem]) {
@@ -209,7 +210,7 @@ mod tests {
     use super::*;
     use crate::assembly;
     use crate::config::log::{LogFormat, LogLevel, LogRequests};
-    use crate::config::{Roots, load, shape};
+    use crate::config::{Roots, load};
     use crate::metrics::exposition::Exposition;
     use crate::upstream::environment::ProxyEnvironment;
 
@@ -387,12 +388,5 @@ mod tests {
         a_while().await;
         assert_eq!((files.loads().len(), files.0.lock().unwrap().looks), (0, 1));
         reloading.abort();
-    }
-
-    #[test]
-    fn every_key_that_takes_effect_at_once_is_one() {
-        let known = figment::value::Value::serialize(load::defaults()).unwrap();
-        let keys = shape::keys(&known);
-        assert!(AT_ONCE.iter().all(|key| keys.iter().any(|known| known == key)), "{keys:?}");
     }
 }

@@ -10,7 +10,8 @@
 //! answered with 503, and what is not flushed a second later is dropped.
 //!
 //! Invariants: a request that was accepted is answered, even if its work panics or does not end; no connection
-//! may be silent for ever; no more than `max_connections` are open: who idles makes room for who does not.
+//! may be silent for ever; no more than `max_connections` are open, but for what waits in the queue at the shutdown: who
+//! idles makes room for who does not.
 //! Not here: admission, anything about caching.
 
 use std::error::Error;
@@ -53,6 +54,7 @@ pub mod request;
 pub mod stalls;
 pub mod tls;
 pub mod transport;
+pub mod unreadable;
 
 /// How long answers may take to leave once the grace is over.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -429,6 +431,22 @@ pub(crate) mod tests {
     #[tokio::test(start_paused = true)]
     async fn half_a_preface_is_not_waited_for_longer() {
         assert_eq!(at(Duration::from_secs(10), converse_raw(&server(), b"PRI * HT")).await, "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_read_is_answered_with_the_reason() {
+        for (bytes, status) in [
+            (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_vec(), "400 Bad Request"),
+            (b"\x16\x03\x01 is no HTTP\r\n\r\n".to_vec(), "400 Bad Request"),
+            (format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200)).into_bytes(), "431 "),
+        ] {
+            let answer = converse_raw(&server(), &bytes).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            assert!(
+                answer.contains("content-type: application/json") && answer.contains(r#"{"detail":"#),
+                "{answer}"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,8 @@
 //!
 //! [`Upstream`] is the seam: [`HttpUpstream`] speaks HTTP/1.1 and HTTP/2 over TCP and TLS, tests script their own.
 //! [`connector`] opens connections, [`environment`] says through which proxy, [`tls`] whom to trust, [`body`]
-//! watches what flows, [`framing`] how long an answer says it is, [`error`] names what went wrong.
+//! watches what flows, [`framing`] how long an answer says it is, [`facts`] keeps book on a connection, [`lanes`] spreads
+//! exchanges over several, [`pool`] sets the client up, [`error`] names what went wrong.
 //!
 //! Invariants: the target reaches the wire byte for byte as it was given; `Host` is always upstream's own; a
 //! request is sent a second time only when it is safe, has no body, and went to a pooled connection that died
@@ -63,6 +64,7 @@ pub type Sending<'a> =
 /// How long a connection stays good for what may not be sent twice: less than any server in use waits before it closes
 /// an idle connection (gunicorn's default is 2 s, Node's 5 s), whose end may be on its way when the request leaves.
 const SURE_OF_LIFE: Duration = Duration::from_secs(1);
+
 /// Something that answers requests in Sentry's place.
 pub trait Upstream: Send + Sync + fmt::Debug {
     /// Sends a request whose URI is absolute. Dropping the answer's body, or this before it is done, gives the
@@ -140,12 +142,12 @@ impl HttpUpstream {
             total: config.total_timeout,
         };
         let lanes = |idle: Duration| {
-            Lanes::new(streams.clone(), || pool::client(connector.clone(), idle, Keep::Some))
+            Lanes::new(streams.clone(), || pool::client(connector.clone(), idle, Keep::Idle))
         };
         Self {
             pooled: lanes(config.pool_idle_timeout),
             recent: lanes(config.pool_idle_timeout.min(SURE_OF_LIFE)),
-            fresh: pool::client(connector.clone(), config.pool_idle_timeout, Keep::None),
+            fresh: pool::client(connector.clone(), config.pool_idle_timeout, Keep::Nothing),
             proxies,
             limits,
         }

@@ -118,15 +118,20 @@ impl AccessRules {
     fn check_network(&self, client: Client) -> Result<(), Refusal> {
         let detail = match client {
             client if self.networks.contain(client) => return Ok(()),
-            Client::Local => "This proxy does not serve requests over its Unix domain socket. Ask its operator to add \"unix\" to \
-                              access.networks."
-                .to_owned(),
+            Client::Local => {
+                "This proxy does not serve requests over its Unix domain socket. Ask its operator to add \
+                              \"unix\" to access.networks."
+                    .to_owned()
+            }
             Client::At(address) => format!(
-                "This proxy does not serve requests from {address}. Ask its operator to add the network to access.networks."
+                "This proxy does not serve requests from {address}. Ask its operator to add the network to \
+                 access.networks."
             ),
-            Client::Unreadable => "This proxy serves certain networks only (access.networks), and the proxy in front of it does not tell \
-                     a readable address of this client."
-                .to_owned(),
+            Client::Unreadable => {
+                "This proxy serves certain networks only (access.networks), and the proxy in front of \
+                                   it does not tell a readable address of this client."
+                    .to_owned()
+            }
         };
         Err(refusal(RefusalReason::NetworkNotServed, detail))
     }

@@ -1,14 +1,17 @@
 //! How many files the process may have open: each connection is one.
 //!
-//! Many systems start a process with 1024, and let it raise that by itself. Not here: what happens when there is none left
+//! Many systems start a process with 1024, and let it raise that by itself.
+//!
+//! Invariant: the limit is never lowered. Not here: what happens when there is none left
 //! (`server::accept`).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 
-/// Files that are open besides connections: log, listeners, timers, what is read anew.
-const OTHERS: u64 = 64;
+/// Files that are open besides clients' and upstream's connections: log, listeners, timers, what is read anew, operators (64
+/// connections at a time) and webhooks (1024 at a time, where they have a listener of their own).
+const OTHERS: u64 = 1200;
 
 /// Raises the limit as far as the process may, and says so if that is not enough.
 pub fn raise_limit(config: &Config) {
@@ -45,7 +48,7 @@ mod tests {
     fn every_connection_is_a_file_on_either_side() {
         let mut config = load::defaults();
         (config.listen.max_connections, config.budget.max_concurrent) = (1000, 100);
-        assert_eq!(wanted(&config), 1164);
+        assert_eq!(wanted(&config), 2300);
         config.listen.max_connections = usize::MAX;
         assert!(wanted(&config) > u64::from(u32::MAX));
     }

@@ -43,8 +43,10 @@ pub enum ConnectionEnd {
     Closed,
     /// Its first bytes did not come in time.
     FirstByteTimeout,
-    /// The next request's head did not come in time, or the connection idled too long.
+    /// The head of a request did not come in time.
     HeaderTimeout,
+    /// No request came for as long as it may idle, or no answer to a PING.
+    IdleTimeout,
     /// TLS did not come about.
     TlsFailed,
     /// It broke, or what came over it was not HTTP.
@@ -65,6 +67,7 @@ impl ClosedLabel for ConnectionEnd {
         Self::Closed,
         Self::FirstByteTimeout,
         Self::HeaderTimeout,
+        Self::IdleTimeout,
         Self::TlsFailed,
         Self::Broken,
         Self::Flooded,
@@ -78,6 +81,7 @@ impl ClosedLabel for ConnectionEnd {
             Self::Closed => "closed",
             Self::FirstByteTimeout => "first-byte-timeout",
             Self::HeaderTimeout => "header-timeout",
+            Self::IdleTimeout => "idle-timeout",
             Self::TlsFailed => "tls-failed",
             Self::Broken => "broken",
             Self::Flooded => "flooded",

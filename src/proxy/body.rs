@@ -22,6 +22,10 @@ use crate::proxy::decoding::Decoding;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{BoxError, IncomingBody};
 
+/// Most of a body at hand that is given away at once. What is given away counts as on its way no longer, although it may lie in
+/// the connection's memory for as long as the peer does not take it.
+const SLICE: usize = 64 * 1024;
+
 /// How long a client may take nothing of an answer that streams to it; then the exchange with upstream is given up,
 /// so that whoever reads nothing holds nothing.
 const READER_STALL: Duration = Duration::from_secs(30);
@@ -192,6 +196,14 @@ async fn carry(
     let _ = client.send(None).await;
 }
 
+/// Takes the next slice of a body that is at hand.
+fn slice_of(whole: &mut Option<Bytes>) -> Option<Bytes> {
+    match whole {
+        Some(bytes) if SLICE < bytes.len() => Some(bytes.split_to(SLICE)),
+        Some(_) | None => whole.take(),
+    }
+}
+
 impl Body for ReplyBody {
     type Data = Bytes;
     type Error = BoxError;
@@ -201,7 +213,7 @@ impl Body for ReplyBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Whole(whole) => Poll::Ready(slice_of(whole).map(|bytes| Ok(Frame::data(bytes)))),
             Self::Streaming(stream) => {
                 if let Some(read) = stream.read.take() {
                     return Poll::Ready(Some(Ok(Frame::data(read))));
@@ -407,6 +419,19 @@ mod tests {
         ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
             Poll::Ready(self.0.pop_front())
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_at_hand_is_given_away_in_slices_and_ends_with_the_last() {
+        let bytes = Bytes::from(vec![7; 2 * SLICE + 1]);
+        let mut body = ReplyBody::Whole(Some(bytes.clone()));
+        assert_eq!(body.size_hint().exact(), Some(bytes.len() as u64));
+        let mut sizes = Vec::new();
+        while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
+            sizes.push(frame.unwrap().into_data().unwrap().len());
+            assert_eq!(body.is_end_stream(), sizes.len() == 3);
+        }
+        assert_eq!(sizes, [SLICE, SLICE, 1]);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! What a flight brings home: a response to share, a parcel for exactly one passenger, or the failure.
 //!
-//! Invariant: a parcel is taken once, and by nobody who may not have it. Not here: how it came about (`proxy::flight`), what each passenger makes of it (`proxy::boarding`).
+//! Invariant: a parcel is taken once, and by nobody who may not have it. Not here: how it came about (`proxy::flight`), what each
+//! passenger makes of it (`proxy::boarding`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 

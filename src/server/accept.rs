@@ -1,7 +1,8 @@
 //! Takes connections from the kernel's queue, and finds a place for each.
 //!
 //! Where there is none, somebody who idles is asked to go, and the newcomer waits a moment for that. Whoever cannot be
-//! helped is told so with a 503 that costs nothing: it is written before anything is read, as far as it leaves at once.
+//! helped is told so with a 503 that costs nothing: it is written before anything is read, as far as it leaves at once (over
+//! TLS, the connection is closed).
 //! While one after the other is turned away, nobody waits any more.
 //!
 //! Invariants: a failure to accept never ends the server, and never makes it spin; a connection that was accepted is
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
+use crate::metrics::closed::ClosedLabel as _;
 use crate::metrics::connections::TurnedAway;
 use crate::server::crowd::Place;
 use crate::server::endpoint::{Arrival, Endpoint};
@@ -97,7 +99,7 @@ impl Acceptor {
                         return Accepted { arrival, work, place: Some(place) };
                     }
                 }
-                Err(TurnedAway::Full) if self.life.crowd().make_room() || !self.is_shedding => {
+                Err(TurnedAway::Full) if self.has_patience() && self.may_wait() => {
                     self.wait_for_place().await;
                 }
                 Err(cause) => self.turn_away(cause),
@@ -105,23 +107,31 @@ impl Acceptor {
         }
     }
 
-    /// Waits until there may be a place for who waits, or turns them away.
+    /// Waits until there may be a place for who waits, or their patience ends.
     async fn wait_for_place(&mut self) {
         let Some((_, patience)) = &mut self.waiting else { return };
         tokio::select! {
             biased;
             () = self.life.crowd().somebody_left() => {}
-            () = patience.as_mut() => {
-                self.is_shedding = true;
-                self.turn_away(TurnedAway::Full);
-            }
+            // One more attempt, and then no more.
+            () = patience.as_mut() => self.is_shedding = true,
         }
+    }
+
+    /// Returns whether who waits has not waited for long enough.
+    fn has_patience(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|(_, patience)| !patience.is_elapsed())
+    }
+
+    /// Returns whether waiting may help: somebody was asked to go, or others have not been turned away just now.
+    fn may_wait(&self) -> bool {
+        self.life.crowd().make_room() || !self.is_shedding
     }
 
     fn turn_away(&mut self, cause: TurnedAway) {
         let Some((arrival, _)) = self.waiting.take() else { return };
         self.life.metrics().connections.turned_away(cause);
-        tracing::warn!(reason = ?cause, "a connection was turned away");
+        tracing::warn!(reason = cause.label(), "a connection was turned away");
         if arrival.tls.is_none() {
             arrival.socket.write_now(TURNED_AWAY);
         }

@@ -5,7 +5,6 @@
 //! out, until the grace is over.
 //! Not here: accepting (`server::accept`), what a request means.
 
-use std::error::Error;
 use std::future::{Future, pending};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -30,7 +29,7 @@ use crate::server::frames::FrameMeter;
 use crate::server::interim::Interposing;
 use crate::server::lifecycle::{Lifecycle, Phase, Work};
 use crate::server::request::answer;
-use crate::server::transport::{FrameGuard, Guard, HeadGuard, HeadTooSlow, Transport, WRITE_STALL};
+use crate::server::transport::{FrameGuard, Guard, HeadGuard, Transport, WRITE_STALL};
 use crate::server::{Handler, ServerSettings};
 
 /// How an HTTP/2 connection starts ([RFC 9113 §3.4]).
@@ -101,7 +100,7 @@ where
         }
         Ok(Ok((stream, Opening::Http2(replay)))) => {
             let guard = FrameGuard::new(
-                FrameMeter::new(settings.max_resets_per_second),
+                FrameMeter::new(settings.max_resets_per_second, settings.max_concurrent_streams),
                 Arc::clone(&work),
                 PREFACE.len(),
             );
@@ -221,8 +220,25 @@ enum Farewell {
     Said,
 }
 
-/// Carries a conversation to its end. When `idle` resolves, it is too old, or the server drains, it is told to finish; when
-/// its place is needed, an idle one is left.
+/// What a conversation has to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Notice {
+    /// The server drains.
+    Drained,
+    /// No request has come for too long.
+    Idle,
+    /// It is too old.
+    Aged,
+    /// Its peer does not let an answer go out.
+    Stalled,
+    /// It was told to finish, has nothing in work, and goes on.
+    Overdue,
+    /// Its place is needed.
+    AskedToGo,
+}
+
+/// Carries a conversation to its end. When `idle` resolves, it is too old, an answer stalls, or the server drains, it is told to
+/// finish, and left when it does not; when its place is needed, an idle one is left at once.
 async fn conduct<C: Conversation>(
     connection: C,
     work: &Work,
@@ -231,41 +247,50 @@ async fn conduct<C: Conversation>(
     let mut connection = pin!(connection);
     let mut farewell = Farewell::Linger;
     let mut regular = ConnectionEnd::Closed;
-    let mut idle = pin!(idle);
+    let (mut idle, mut aged, mut stalled) = (pin!(idle), pin!(aged(work)), pin!(stalled(work)));
     let mut drained = pin!(drained_for(work.life(), LINGER));
-    let mut aged = pin!(aged(work));
+    let mut overdue: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(pending());
     loop {
-        tokio::select! {
+        let notice = tokio::select! {
             biased;
-            ended = &mut connection => {
-                return if work.is_flooded() { ConnectionEnd::Flooded } else { end_of(ended, regular) };
-            }
-            () = &mut drained, if farewell != Farewell::Said => {
-                if farewell == Farewell::Linger {
-                    connection.as_mut().finish();
-                    drained.set(drained_for(work.life(), QUIET.saturating_sub(LINGER)));
-                    farewell = Farewell::Quiet;
-                } else if work.started() == 0 {
-                    return ConnectionEnd::Dropped;
-                } else {
-                    farewell = Farewell::Said;
-                }
-            }
-            () = &mut idle, if regular == ConnectionEnd::Closed => {
-                regular = ConnectionEnd::HeaderTimeout;
+            ended = &mut connection => return work.end().unwrap_or_else(|| end_of(ended, regular)),
+            () = &mut drained, if farewell != Farewell::Said => Notice::Drained,
+            () = &mut idle, if regular == ConnectionEnd::Closed => Notice::Idle,
+            () = &mut aged, if !work.is_retiring() => Notice::Aged,
+            () = &mut stalled => Notice::Stalled,
+            () = &mut overdue => Notice::Overdue,
+            () = work.asked_to_go() => Notice::AskedToGo,
+        };
+        match notice {
+            Notice::Drained if farewell == Farewell::Linger => {
                 connection.as_mut().finish();
+                drained.set(drained_for(work.life(), QUIET.saturating_sub(LINGER)));
+                farewell = Farewell::Quiet;
             }
-            () = &mut aged, if !work.is_retiring() => {
+            Notice::Drained if work.started() == 0 => return ConnectionEnd::Dropped,
+            Notice::Drained => farewell = Farewell::Said,
+            Notice::Idle | Notice::Aged | Notice::Stalled if regular == ConnectionEnd::Stalled => {
+                return regular;
+            }
+            Notice::Idle | Notice::Stalled => {
+                regular =
+                    if notice == Notice::Idle { ConnectionEnd::IdleTimeout } else { ConnectionEnd::Stalled };
+                connection.as_mut().finish();
+                overdue = Box::pin(sleep(WRITE_STALL));
+                stalled.set(self::stalled(work));
+            }
+            Notice::Aged => {
                 work.retire();
                 connection.as_mut().retire();
+                overdue = Box::pin(sleep(WRITE_STALL));
             }
-            () = work.asked_to_go() => {
-                if work.is_idle() {
-                    return ConnectionEnd::MadeRoom;
-                }
-                // A request came in between.
-                work.stay();
+            Notice::Overdue if work.is_idle() && work.started() > 0 && regular != ConnectionEnd::Closed => {
+                return regular;
             }
+            Notice::Overdue => overdue = Box::pin(sleep(WRITE_STALL)),
+            Notice::AskedToGo if work.may_go() => return ConnectionEnd::MadeRoom,
+            // A request came in between.
+            Notice::AskedToGo => work.stay(),
         }
     }
 }
@@ -295,28 +320,13 @@ async fn aged(work: &Work) {
 fn end_of(ended: Result<(), hyper::Error>, regular: ConnectionEnd) -> ConnectionEnd {
     match ended {
         Ok(()) => regular,
-        Err(error) if error.is_timeout() || is_caused_by::<HeadTooSlow>(&error) => {
-            ConnectionEnd::HeaderTimeout
-        }
+        // hyper's own clock runs for as long as a connection may idle.
+        Err(error) if error.is_timeout() => ConnectionEnd::IdleTimeout,
         Err(error) => {
-            tracing::debug!(error = &error as &dyn Error, "connection broken");
+            tracing::debug!(error = &error as &dyn std::error::Error, "connection broken");
             ConnectionEnd::Broken
         }
     }
-}
-
-/// Returns whether a `C` is at the bottom of an error, or on the way there.
-fn is_caused_by<C: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        // An error of I/O hides its own cause from `source` and shows it so.
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if cause.is::<C>() || inner.is_some_and(|inner| is_caused_by::<C>(inner)) {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
 }
 
 /// Waits until the server has been draining for `duration` since it began, or since now if that is later.

@@ -66,16 +66,17 @@ impl Crowd {
     /// Why there is none.
     pub fn enter(self: &Arc<Self>, work: &Arc<Work>, address: Option<IpAddr>) -> Result<Place, TurnedAway> {
         let mut members = self.members();
+        let peer = address.filter(|_| self.is_counted(address)).map(household);
+        let own = peer.and_then(|peer| members.by_peer.get(&peer)).copied().unwrap_or_default();
+        // First, because nobody makes room for whoever has enough.
+        if peer.is_some() && self.limits.most_per_peer <= own {
+            return Err(TurnedAway::Peer);
+        }
         if self.limits.most <= members.works.len() {
             return Err(TurnedAway::Full);
         }
-        let peer = address.filter(|_| self.is_counted(address)).map(household);
         if let Some(peer) = peer {
-            let count = members.by_peer.entry(peer).or_default();
-            if self.limits.most_per_peer <= *count {
-                return Err(TurnedAway::Peer);
-            }
-            *count += 1;
+            members.by_peer.insert(peer, own + 1);
         }
         let number = members.next;
         members.next += 1;
@@ -89,10 +90,10 @@ impl Crowd {
         let behind = members.works.range((Bound::Excluded(members.asked), Bound::Unbounded));
         let before = members.works.range(..=members.asked);
         let candidates = behind.chain(before).take(MOST_LOOKED_AT);
-        let mut newcomer = None;
-        let mut idle = None;
+        let (mut newcomer, mut idle, mut last) = (None, None, members.asked);
         for (number, work) in candidates {
-            let Some(work) = work.upgrade().filter(|work| work.is_idle() && !work.is_asked_to_go()) else {
+            last = *number;
+            let Some(work) = work.upgrade().filter(|work| work.may_go() && !work.is_asked_to_go()) else {
                 continue;
             };
             if work.started() > 0 {
@@ -103,8 +104,10 @@ impl Crowd {
                 newcomer = Some((*number, work));
             }
         }
-        let Some((number, work)) = idle.or(newcomer) else { return false };
-        members.asked = number;
+        let found = idle.or(newcomer);
+        // Where nobody is found, the next search looks at others.
+        members.asked = found.as_ref().map_or(last, |(number, _)| *number);
+        let Some((_, work)) = found else { return false };
         work.ask_to_go();
         true
     }
@@ -164,7 +167,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::server::lifecycle::Ticket;
+    use crate::server::lifecycle::{Ticket, Writing};
     use crate::server::tests::life;
 
     fn crowd(most: usize, most_per_peer: usize, exempt: &[&str]) -> Arc<Crowd> {
@@ -205,6 +208,30 @@ mod tests {
         let _sockets = [crowd.enter(&work(), None).unwrap(), crowd.enter(&work(), None).unwrap()];
         drop(own);
         let _again = check("192.0.2.1", None);
+    }
+
+    #[tokio::test]
+    async fn a_search_that_finds_nobody_goes_on_behind_those_it_has_looked_at() {
+        let crowd = crowd(usize::MAX, 0, &[]);
+        let works: Vec<_> = (0..=MOST_LOOKED_AT + 1).map(|_| work()).collect();
+        let _places: Vec<_> = works.iter().map(|work| crowd.enter(work, None).unwrap()).collect();
+        let tickets: Vec<_> = works.iter().map(|work| Ticket::take(Arc::clone(work))).collect();
+        let mut tickets = tickets.into_iter().rev();
+        drop(tickets.next());
+        assert!(!crowd.make_room(), "it looks at the first ones");
+        assert!(crowd.make_room() && works.last().unwrap().is_asked_to_go());
+    }
+
+    #[tokio::test]
+    async fn who_is_still_being_written_to_stays() {
+        let crowd = crowd(1, 0, &[]);
+        let work = work();
+        let _place = crowd.enter(&work, None).unwrap();
+        drop(Ticket::take(Arc::clone(&work)));
+        work.note_writing(Writing::Pending);
+        assert!(!crowd.make_room());
+        work.note_writing(Writing::Done);
+        assert!(crowd.make_room());
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@
 //! and nobody else's is. Not here: how many connections (`server::crowd`), the certificate (`server::tls`).
 
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -64,8 +65,9 @@ impl Endpoint {
         match address {
             ListenAddress::Plain(address) => Ok(TcpListener::bind(address).await?.into()),
             ListenAddress::Tls(address) => {
-                let listener = Listener::Tcp(TcpListener::bind(address).await?);
-                Ok(Self { listener, certificates: certificates.cloned() })
+                // Never in clear text by mistake.
+                let certificates = Some(Arc::clone(certificates.ok_or(io::ErrorKind::InvalidInput)?));
+                Ok(Self { listener: Listener::Tcp(TcpListener::bind(address).await?), certificates })
             }
             ListenAddress::Unix(path) => {
                 let (listener, file) = listen_on(path, mode)?;
@@ -74,7 +76,7 @@ impl Endpoint {
         }
     }
 
-    /// Returns the address in the notation of the configuration, with the real port; and the port's address, if any.
+    /// Returns the address in the notation of the configuration, with the real port.
     ///
     /// # Errors
     /// When the system does not say.
@@ -202,8 +204,6 @@ fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
 fn listen_on(path: &Path, mode: UnixMode) -> io::Result<(UnixListener, SocketFile)> {
     check_vacant(path)?;
     let workshop = workshop_beside(path);
-    // A process of the same number, as in a container, may have left it behind.
-    clear(&workshop);
     fs::DirBuilder::new().mode(0o700).create(&workshop)?;
     let bound = make_socket(&workshop.join("s"), mode).and_then(|listener| {
         fs::rename(workshop.join("s"), path)?;
@@ -228,7 +228,8 @@ fn make_socket(path: &Path, mode: UnixMode) -> io::Result<UnixListener> {
 
 /// Returns the path of a folder that nobody else uses, beside `path`.
 fn workshop_beside(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".sb{}", std::process::id()))
+    // Each hash state differs from the last one, and from that of any other process.
+    path.with_file_name(format!(".sb{:08x}", RandomState::new().hash_one(()) >> 32))
 }
 
 /// Fails unless there is nothing at `path`, or a socket that nobody listens on any more.

@@ -20,7 +20,7 @@ use thiserror::Error;
 const HEAD: usize = 9;
 
 /// Frames without content that may come in a second, and at once.
-const MAX_IDLE_FRAMES: u32 = 1000;
+const MAX_EMPTY_FRAMES: u32 = 1000;
 
 /// For how many bytes that we send one more such frame may come.
 const BYTES_PER_FRAME: u64 = 1024;
@@ -33,7 +33,7 @@ pub enum Flood {
     Resets,
     /// It sends too many frames without content.
     #[error("too many frames without content came in a second")]
-    IdleFrames,
+    EmptyFrames,
 }
 
 /// Counts the frames of one peer.
@@ -45,26 +45,28 @@ pub struct FrameMeter {
     /// How much of the frame is still to come behind its head.
     rest: usize,
     resets: Allowance,
-    idle: Allowance,
+    empty: Allowance,
 }
 
-/// What is left of a rate: it fills up to a second's worth.
+/// What is left of a rate, and how much may be saved.
 #[derive(Debug)]
 struct Allowance {
     rate: u32,
+    most: u32,
     left: f64,
     since: Duration,
 }
 
 impl FrameMeter {
     /// Begins after the preface, at time zero.
-    pub const fn new(max_resets_per_second: u32) -> Self {
+    /// As many requests as may be under way may be taken back at once.
+    pub fn new(max_resets_per_second: u32, max_concurrent_streams: u32) -> Self {
         Self {
             head: [0; HEAD],
             filled: 0,
             rest: 0,
-            resets: Allowance::full(max_resets_per_second),
-            idle: Allowance::full(MAX_IDLE_FRAMES),
+            resets: Allowance::full(max_resets_per_second, max_resets_per_second.max(max_concurrent_streams)),
+            empty: Allowance::full(MAX_EMPTY_FRAMES, MAX_EMPTY_FRAMES),
         }
     }
 
@@ -72,7 +74,7 @@ impl FrameMeter {
     pub fn sent(&mut self, count: usize) {
         #[expect(clippy::cast_precision_loss, reason = "an allowance is no account")]
         let frames = count as f64 / BYTES_PER_FRAME as f64;
-        self.idle.left += frames;
+        self.empty.left += frames;
     }
 
     /// Counts the frames in bytes that came `now` after the beginning.
@@ -105,28 +107,27 @@ impl FrameMeter {
         const HEADERS: u8 = 1;
         const RST_STREAM: u8 = 3;
         const END_STREAM: u8 = 1;
-        let [a, b, c, kind, flags, ..] = self.head;
-        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let [high, middle, low, kind, flags, ..] = self.head;
+        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.rest = length;
         match kind {
             HEADERS => Ok(()),
             DATA if length > 0 || flags & END_STREAM != 0 => Ok(()),
             RST_STREAM => self.resets.take(now).ok_or(Flood::Resets),
-            _ => self.idle.take(now).ok_or(Flood::IdleFrames),
+            _ => self.empty.take(now).ok_or(Flood::EmptyFrames),
         }
     }
 }
 
 impl Allowance {
-    const fn full(rate: u32) -> Self {
-        Self { rate, left: rate as f64, since: Duration::ZERO }
+    fn full(rate: u32, most: u32) -> Self {
+        Self { rate, most, left: f64::from(most), since: Duration::ZERO }
     }
 
     fn take(&mut self, now: Duration) -> Option<()> {
-        let rate = f64::from(self.rate);
-        let gained = now.saturating_sub(self.since).as_secs_f64() * rate;
-        // What was gained by sending may go beyond a second's worth.
-        self.left = self.left.max((self.left + gained).min(rate));
+        let gained = now.saturating_sub(self.since).as_secs_f64() * f64::from(self.rate);
+        // What was gained by sending may go beyond what is saved.
+        self.left = self.left.max((self.left + gained).min(f64::from(self.most)));
         self.since = now;
         if self.left < 1.0 {
             return None;
@@ -155,14 +156,14 @@ mod tests {
     #[test]
     fn what_carries_something_is_not_counted() {
         for frame in [&DATA[..], &LAST, &HEADERS] {
-            assert_eq!(taken(&mut FrameMeter::new(5), frame, Duration::ZERO), 5000);
+            assert_eq!(taken(&mut FrameMeter::new(5, 5), frame, Duration::ZERO), 5000);
         }
     }
 
     #[test]
     fn what_carries_nothing_comes_at_a_rate() {
         for (frame, most) in [(&PING[..], 1000), (&EMPTY, 1000), (&RESET, 5)] {
-            let mut meter = FrameMeter::new(5);
+            let mut meter = FrameMeter::new(5, 5);
             // However long it was quiet, no more than a second's worth is saved.
             for (milliseconds, count) in [(0, most), (60_000, most), (60_200, most / 5)] {
                 let now = Duration::from_millis(milliseconds);
@@ -176,13 +177,13 @@ mod tests {
 
     #[test]
     fn each_kind_of_flood_has_its_name() {
-        let flood = |frame: &[u8]| FrameMeter::new(1).receive(&frame.repeat(2000), Duration::ZERO);
-        assert_eq!((flood(&RESET), flood(&PING)), (Err(Flood::Resets), Err(Flood::IdleFrames)));
+        let flood = |frame: &[u8]| FrameMeter::new(1, 1).receive(&frame.repeat(2000), Duration::ZERO);
+        assert_eq!((flood(&RESET), flood(&PING)), (Err(Flood::Resets), Err(Flood::EmptyFrames)));
     }
 
     #[test]
     fn whoever_reads_much_may_say_so_often() {
-        let mut meter = FrameMeter::new(1);
+        let mut meter = FrameMeter::new(1, 1);
         meter.sent(1024 * 1024);
         assert_eq!(taken(&mut meter, &[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1], Duration::ZERO), 2024);
     }
@@ -191,7 +192,7 @@ mod tests {
     fn bytes_come_in_any_pieces() {
         let stream = [&PING[..], &HEADERS, &DATA, &RESET, &EMPTY, &RESET].concat();
         for size in 1..stream.len() {
-            let mut meter = FrameMeter::new(2);
+            let mut meter = FrameMeter::new(2, 2);
             for piece in stream.chunks(size) {
                 assert_eq!(meter.receive(piece, Duration::ZERO), Ok(()), "{size}");
             }

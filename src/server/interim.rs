@@ -14,6 +14,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::peer::{InterimOutlet, Place};
+use crate::server::unreadable::explained;
 
 /// A stream on which interim responses go out between the messages that are written to it.
 #[derive(Debug)]
@@ -75,6 +76,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Interposing<S> {
         self.written = Written::InPart;
         Poll::Ready(Ok(()))
     }
+
+    /// Puts an answer that says why in the place of one of hyper's own; it leaves with the next flush.
+    fn replaces(&mut self, bytes: &[u8]) -> bool {
+        let Some(answer) = explained(bytes) else { return false };
+        self.rest = answer;
+        true
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Interposing<S> {
@@ -93,7 +101,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Interposing<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let begins = self.written != Written::InPart;
         ready!(self.poll_ahead(context))?;
+        if begins && self.replaces(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -102,7 +114,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Interposing<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let begins = self.written != Written::InPart;
         ready!(self.poll_ahead(context))?;
+        if let [bytes] = slices
+            && begins
+            && self.replaces(bytes)
+        {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 

@@ -3,14 +3,15 @@
 //! Invariants: the phase only advances; a [`Ticket`] leaves the count however its request ends.
 //! Not here: what the phases do to a connection (`server::connection`) or a request (`server::request`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Stopwatch;
 use crate::metrics::Metrics;
+use crate::metrics::connections::ConnectionEnd;
 use crate::server::ServerSettings;
 use crate::server::crowd::Crowd;
 use crate::server::stalls::Stalls;
@@ -92,6 +93,15 @@ impl Lifecycle {
     }
 }
 
+/// Whether something waits to be taken by the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// It does.
+    Pending,
+    /// Everything was taken.
+    Done,
+}
+
 /// What all requests of one connection share.
 #[derive(Debug)]
 pub struct Work {
@@ -100,8 +110,10 @@ pub struct Work {
     in_work: AtomicUsize,
     started: AtomicUsize,
     stalls: Arc<Stalls>,
-    /// Whether its peer has flooded it: an error of HTTP/2 does not show its cause.
-    is_flooded: AtomicBool,
+    /// Whether something waits to be taken by the peer.
+    is_writing: AtomicBool,
+    /// Why we end it, where we do: an error of hyper's does not show its cause.
+    end: OnceLock<ConnectionEnd>,
     /// Whether the next answer is the last.
     is_retiring: AtomicBool,
     is_asked_to_go: AtomicBool,
@@ -118,7 +130,8 @@ impl Work {
             in_work: AtomicUsize::new(0),
             started: AtomicUsize::new(0),
             stalls: Arc::default(),
-            is_flooded: AtomicBool::new(false),
+            is_writing: AtomicBool::new(false),
+            end: OnceLock::new(),
             is_retiring: AtomicBool::new(false),
             is_asked_to_go: AtomicBool::new(false),
             asked: Notify::new(),
@@ -150,14 +163,27 @@ impl Work {
         &self.stalls
     }
 
-    /// Notes that the peer has flooded the connection.
-    pub fn note_flood(&self) {
-        self.is_flooded.store(true, Ordering::Relaxed);
+    /// Notes whether something waits to be taken by the peer.
+    pub fn note_writing(&self, writing: Writing) {
+        let is_writing = writing == Writing::Pending;
+        if self.is_writing.load(Ordering::Relaxed) != is_writing {
+            self.is_writing.store(is_writing, Ordering::Relaxed);
+        }
     }
 
-    /// Returns whether the peer has flooded the connection.
-    pub fn is_flooded(&self) -> bool {
-        self.is_flooded.load(Ordering::Relaxed)
+    /// Returns whether nobody waits for anything of this connection: no request is in work, and no answer on its way.
+    pub fn may_go(&self) -> bool {
+        self.is_idle() && !self.is_writing.load(Ordering::Relaxed)
+    }
+
+    /// Notes why we end the connection; the first reason stays.
+    pub fn end_by(&self, end: ConnectionEnd) {
+        let _ = self.end.set(end);
+    }
+
+    /// Returns why we end the connection, where we do.
+    pub fn end(&self) -> Option<ConnectionEnd> {
+        self.end.get().copied()
     }
 
     /// Makes the next answer the last.

@@ -13,13 +13,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use crate::clock::Stopwatch;
+use crate::metrics::connections::ConnectionEnd;
 use crate::server::frames::FrameMeter;
-use crate::server::lifecycle::Work;
+use crate::server::lifecycle::{Work, Writing};
 
 /// How long a peer may take not a single byte that is to be sent to it.
 pub const WRITE_STALL: Duration = Duration::from_mins(1);
@@ -44,7 +44,8 @@ pub enum Guard {
     Frames(FrameGuard),
 }
 
-/// Watches that the head of a request does not dawdle.
+/// Watches that the head of a request does not dawdle. One that begins behind a request in work is bounded by the time for
+/// idling alone.
 #[derive(Debug)]
 pub struct HeadGuard {
     work: Arc<Work>,
@@ -52,11 +53,6 @@ pub struct HeadGuard {
     /// Runs while a head is incomplete, with the number of requests before it.
     running: Option<(Pin<Box<Sleep>>, usize)>,
 }
-
-/// The head of a request took too long.
-#[derive(Debug, Clone, Copy, Error)]
-#[error("the head of a request took too long")]
-pub struct HeadTooSlow;
 
 impl HeadGuard {
     /// Allows each head of the connection so long.
@@ -79,10 +75,13 @@ impl HeadGuard {
             self.running = Some((Box::pin(sleep(self.limit)), started));
         }
         match &mut self.running {
-            Some((deadline, _)) if poll.is_pending() => deadline
-                .as_mut()
-                .poll(context)
-                .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, HeadTooSlow))),
+            Some((deadline, _)) if poll.is_pending() => {
+                let too_late = deadline.as_mut().poll(context);
+                too_late.map(|()| {
+                    self.work.end_by(ConnectionEnd::HeaderTimeout);
+                    Err(io::ErrorKind::TimedOut.into())
+                })
+            }
             Some(_) | None => poll,
         }
     }
@@ -111,7 +110,8 @@ impl FrameGuard {
         match self.meter.receive(frames, self.since.read()) {
             Ok(()) => poll,
             Err(flood) => {
-                self.work.note_flood();
+                tracing::debug!(%flood, "a connection was flooded");
+                self.work.end_by(ConnectionEnd::Flooded);
                 Poll::Ready(Err(io::Error::other(flood)))
             }
         }
@@ -134,12 +134,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 
     /// Passes on what became of a write, unless it has been stalled for too long.
     fn watch<T>(&mut self, context: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let work = self.guard.work().cloned();
         if poll.is_ready() {
             self.stall = None;
+            work.inspect(|work| work.note_writing(Writing::Done));
             return poll;
         }
+        work.as_ref().inspect(|work| work.note_writing(Writing::Pending));
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL)));
-        stall.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        stall.as_mut().poll(context).map(|()| {
+            work.inspect(|work| work.end_by(ConnectionEnd::Stalled));
+            Err(io::ErrorKind::TimedOut.into())
+        })
+    }
+}
+
+impl Guard {
+    /// Returns the work of the connection.
+    fn work(&self) -> Option<&Arc<Work>> {
+        match self {
+            Self::None => None,
+            Self::Head(guard) => Some(&guard.work),
+            Self::Frames(guard) => Some(&guard.work),
+        }
     }
 }
 

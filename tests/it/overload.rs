@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const SLOW: &str = "/api/0/organizations/acme/teams/";
 const OTHER: &str = "/api/0/organizations/acme/members/";
 
-/// A house in which one request may wait, and does; [`PROJECTS`] is stored since so long.
+/// A house in which one request may wait, and does; [`PROJECTS`] has been stored for so long.
 async fn full(age: Duration) -> House {
     let house = House::without_limits(|config| config.listen.max_pending_requests = 1).await;
     house.upstream.plays(PROJECTS, Act::json("[1]"));

@@ -10,9 +10,9 @@ use crate::config::Config;
 use crate::config::listen::{ListenAddress, ListenConfig};
 use crate::config::validate::Finding;
 
-/// Bounds of `listen.max_header_bytes`: less than any browser sends, and more than any server takes.
+/// Bounds of `listen.max_header_bytes`: what a browser with its cookies may need, and what hyper's buffer surely holds.
 const MIN_HEADER_BYTES: ByteSize = ByteSize::kib(8);
-const MAX_HEADER_BYTES: ByteSize = ByteSize::mib(1);
+const MAX_HEADER_BYTES: ByteSize = ByteSize::kib(256);
 /// Largest `listen.max_header_count`.
 const MAX_HEADER_COUNT: usize = 1000;
 /// Largest `listen.max_concurrent_streams`.
@@ -106,7 +106,7 @@ fn limits(listen: &ListenConfig, findings: &mut Vec<Finding>) {
     expect(
         (MIN_HEADER_BYTES..=MAX_HEADER_BYTES).contains(&listen.max_header_bytes),
         &["listen.max_header_bytes"],
-        format!("expected a size from \"8KiB\" to \"1MiB\", found \"{}\"", listen.max_header_bytes),
+        format!("expected a size from \"8KiB\" to \"256KiB\", found \"{}\"", listen.max_header_bytes),
     );
     expect(
         (1..=MAX_STREAMS).contains(&listen.max_concurrent_streams),
@@ -213,6 +213,7 @@ mod tests {
     #[test]
     fn limits_have_limits() {
         check(|config| config.listen.max_header_bytes = ByteSize::kib(7), &["listen.max_header_bytes"]);
+        check(|config| config.listen.max_header_bytes = ByteSize::kib(257), &["listen.max_header_bytes"]);
         check(|config| config.listen.max_header_count = 0, &["listen.max_header_count"]);
         check(|config| config.listen.max_concurrent_streams = 0, &["listen.max_concurrent_streams"]);
         check(

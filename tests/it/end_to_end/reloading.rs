@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration is read anew, and holds as far as it can.
+//! The configuration is read anew, by SIGHUP and by itself, and holds as far as it can.
 
 use std::fs;
 use std::path::Path;
