@@ -35,7 +35,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// One of them cannot be read.
-    #[error("could not read {}", path.display())]
+    #[error("could not read {key} {}", path.display())]
     Unreadable {
         /// The key that names it.
         key: &'static str,
@@ -46,7 +46,7 @@ pub enum TlsError {
         source: io::Error,
     },
     /// One of them does not hold what it should.
-    #[error("expected {expected} in PEM in {}", path.display())]
+    #[error("expected {expected} in PEM in {key} {}", path.display())]
     Senseless {
         /// The key that names it.
         key: &'static str,
@@ -56,7 +56,7 @@ pub enum TlsError {
         expected: &'static str,
     },
     /// They do not go together.
-    #[error("could not use certificate {} with its key", path.display())]
+    #[error("could not use listen.tls.certificate_file {} with its key", path.display())]
     Unusable {
         /// The file of the certificate.
         path: PathBuf,
@@ -274,7 +274,7 @@ mod tests {
 
         files.write("tls.crt", &new.0);
         let error = certificates.refresh().unwrap_err();
-        assert!(error.to_string().starts_with("could not use certificate "), "{error}");
+        assert!(error.to_string().starts_with("could not use listen.tls.certificate_file /"), "{error}");
         assert!(!certificates.refresh().unwrap(), "the same is not complained of twice");
         assert!(Arc::ptr_eq(&before, &certificates.current()));
 
@@ -307,14 +307,30 @@ mod tests {
             assert!(told.contains(part) && !told.contains("PRIVATE"), "{told}");
         };
         let (crt, key) = ("listen.tls.certificate_file", "listen.tls.key_file");
-        check(&|files| files.write("tls.crt", ""), crt, "expected a certificate in PEM in /");
-        check(&|files| files.write("tls.key", &texts.0), key, "expected a private key in PEM in /");
-        check(&|files| files.config.key_file = "/nonexistent/k".into(), key, "could not read /nonexistent/k");
-        check(&|files| files.write("tls.key", &pair().1), crt, "could not use certificate /");
+        check(
+            &|files| files.write("tls.crt", ""),
+            crt,
+            "expected a certificate in PEM in listen.tls.certificate_file /",
+        );
+        check(
+            &|files| files.write("tls.key", &texts.0),
+            key,
+            "expected a private key in PEM in listen.tls.key_file /",
+        );
+        check(
+            &|files| files.config.key_file = "/nonexistent/k".into(),
+            key,
+            "could not read listen.tls.key_file /nonexistent/k",
+        );
+        check(&|files| files.write("tls.key", &pair().1), crt, "could not use listen.tls.certificate_file /");
         let roots = |files: &mut Files| {
             files.write("ca.crt", "nothing");
             files.config.client_ca_file = files.folder.path().join("ca.crt");
         };
-        check(&roots, "listen.tls.client_ca_file", "expected a certificate in PEM in /");
+        check(
+            &roots,
+            "listen.tls.client_ca_file",
+            "expected a certificate in PEM in listen.tls.client_ca_file /",
+        );
     }
 }
